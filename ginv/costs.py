@@ -1,0 +1,47 @@
+"""What a run costs, counted: floating-point operations of training and of saliency maps, and their time here."""
+
+import math
+import time
+
+import torch
+
+from ginv.data import CLASSES, IMAGE_SHAPE, SPLITS
+from ginv.groups import group_named
+from ginv.saliency import STEPS
+from ginv.training import Run
+
+PIXELS = math.prod(IMAGE_SHAPE)
+EFFICIENCY = 0.7  # of the speed of a large matrix product, about what training and maps reach
+
+
+def training_operations(run: Run) -> float:
+    """Multiplications and additions of the matrix products of a run, on whole images and with every gx multiplied out.
+
+    A layer is used once forward and twice backward, for its weights and for its inputs; images need no gradient.
+    """
+    first, rest = _layers(run)
+    views = 2 if run.method == "IR" else 1
+    epoch = run.train_images * views * (2 * first + 3 * rest) + SPLITS["validation"] * (first + rest)
+    return run.epochs * epoch
+
+
+def measurement_operations(run: Run, images: int, steps: int = STEPS) -> float:
+    """The same for `measure`: the orbits of the images, with integrated gradients of so many steps."""
+    first, rest = _layers(run)
+    return images * group_named(run.group).order * (2 * first + rest + steps * 2 * rest)
+
+
+def _layers(run: Run) -> tuple[int, int]:
+    """Operations of the first layer and of the others, for one image forward."""
+    copies = group_named(run.group).order if run.method == "WT" else 1
+    return 2 * copies * PIXELS * run.width, 2 * run.width * ((run.depth - 1) * run.width + CLASSES)
+
+
+def operations_per_second(device: torch.device, size: int = 2048) -> float:
+    """Speed of a float32 matrix product, the best of three."""
+    a, b, seconds = torch.ones(size, size, device=device), torch.ones(size, size, device=device), []
+    for _ in range(3):
+        start = time.perf_counter()
+        (a @ b)[0, 0].item()  # waits for the device
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds)

@@ -1,0 +1,83 @@
+"""One style for all figures: a colour, a marker and a line per method, told apart without colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ginv.settings import Settings
+
+
+@dataclass(frozen=True)
+class MethodStyle:
+    colour: str  # from Okabe and Ito's palette, safe for colour-blind readers
+    marker: str
+    line: str
+
+
+METHOD_STYLES = {
+    "WT": MethodStyle("#0072B2", "s", "-"),
+    "DA": MethodStyle("#D55E00", "o", "--"),
+    "IR": MethodStyle("#009E73", "^", "-."),
+}
+METHOD_NAMES = {
+    "WT": "weight-tying (WT)",
+    "DA": "data augmentation (DA)",
+    "IR": "invariance regularisation (IR)",
+}
+GROUP_NAMES = {"R4": "rotations R4", "T3": "translations T3"}
+
+
+def use_style() -> None:
+    """Set matplotlib up for the book. The white background is part of a figure, so dark pages keep it readable."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+            "font.size": 10,
+            "legend.frameon": False,
+            "image.cmap": "gray",
+        }
+    )
+
+
+def group_panels(settings: Settings, height: float = 3.2) -> dict[str, Axes]:
+    """A figure with a titled panel per group of the settings; one that is not the paper's profile says so."""
+    figure, axes = plt.subplots(1, len(settings.groups), figsize=(8, height), sharey=True, squeeze=False)
+    for axis, name in zip(axes.flat, settings.groups, strict=True):
+        axis.set_title(GROUP_NAMES[name])
+    if settings.profile != "paper":
+        figure.suptitle(settings.label, fontsize="small", color="grey")
+    return dict(zip(settings.groups, axes.flat, strict=True))
+
+
+def plot_methods(panels: dict[str, Axes], runs: pd.DataFrame) -> None:
+    """Accuracy against SI, a marker per run; runs: columns accuracy and SI, rows group, method, seed."""
+    for name, axis in panels.items():
+        for method, style in METHOD_STYLES.items():
+            points = runs.loc[name, method]
+            axis.plot(points.SI, points.accuracy, style.marker, color=style.colour, label=METHOD_NAMES[method])
+        axis.set(xlabel="saliency invariance SI", xlim=(0, 1.05))
+    first, *_, last = [next(iter(panels.values())), *panels.values()]
+    first.set_ylabel("accuracy over the orbit (%)")
+    last.legend(loc="lower left")
+
+
+def show_saliency(axis: Axes, image: Tensor, saliency: Tensor) -> None:
+    """An image `[1, H, W]`, ink dark, with its saliency map `[1, H, W]` over it in red."""
+    strength = (saliency / saliency.max())[0]
+    axis.imshow(image[0], cmap="gray_r")
+    axis.imshow(strength, cmap="Reds", alpha=strength.sqrt(), vmin=0, vmax=1)
+    axis.set(xticks=[], yticks=[])

@@ -1,0 +1,172 @@
+"""The three measures of learned invariance (Section 3.2), a value per sample, and `measure` for any classifier.
+
+The paper averages over x -> gx. We average over all ordered pairs (gx, hx) of the orbit, so that no orientation is
+special; pairs with g = h are in, as the sums of Equations 1 to 3 have the identity in. `distinct=True` leaves them out.
+Over all pairs each measure has a closed form, which is what is computed: LI is the variance of the logits over the
+orbit, DI a mean cross-entropy less a mean entropy, SI the squared length of the mean unit map.
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ginv.groups import Group
+from ginv.saliency import STEPS, integrated_gradients, saliency_map
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Per cent of the orbit that is classified as the label: logits `[G, n, C]`, labels `[n]` -> `[n]`."""
+    return 100 * (logits.argmax(-1) == labels).float().mean(0)
+
+
+def logit_invariance(logits: Tensor, *, distinct: bool = False) -> Tensor:
+    """LI (Equation 2): mean of |f(gx) - f(hx)|^2 / 2 over pairs of the orbit; logits `[G, n, C]` -> `[n]`."""
+    return logits.var(0, correction=0).sum(-1) * _per_pair(len(logits), distinct)
+
+
+def distribution_invariance(logits: Tensor, *, distinct: bool = False) -> Tensor:
+    """DI (Equation 1): mean KL divergence, in nats, between the predicted distributions of pairs of the orbit.
+
+    logits `[G, n, C]` -> `[n]`.
+    """
+    log_p = logits.log_softmax(-1)
+    divergence = (log_p.exp() * (log_p - log_p.mean(0))).sum(-1).mean(0)
+    return divergence.clamp(min=0) * _per_pair(len(logits), distinct)  # rounding can leave -1e-9
+
+
+def saliency_invariance(maps: Tensor, *, distinct: bool = False) -> Tensor:
+    """SI (Equation 3): mean cosine similarity of the saliency maps of pairs of the orbit.
+
+    maps `[G, n, ...]`, already turned back to a common orientation (`Group.align`) -> `[n]`. The similarity with an
+    empty map is 0.
+    """
+    order = len(maps)
+    unit = nn.functional.normalize(maps.flatten(2), dim=-1)
+    similarity = unit.mean(0).square().sum(-1)
+    if not distinct:
+        return similarity
+    return (similarity * order**2 - unit.square().sum((0, -1))) * _per_pair(order, True) / order**2
+
+
+def relative_logit_invariance(logits: Tensor) -> Tensor:
+    """LI as a share of the logits' size, 0 to 1: blind to a common factor, and to a shift, of the logits.
+
+    The variance over the orbit over the mean squared norm, of logits `[G, n, C]` less their mean over classes -> `[n]`.
+    0 where all logits of a sample are equal.
+    """
+    centred = _centre(logits)
+    return centred.var(0, correction=0).sum(-1) / _size(centred).clamp(min=torch.finfo(logits.dtype).tiny)
+
+
+def jensen_shannon(logits: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of the predicted distributions over the orbit, in nats: 0 to log G.
+
+    The entropy of their mean less their mean entropy. DI without its unbounded logarithm; logits `[G, n, C]` -> `[n]`.
+    """
+    p = logits.softmax(-1)
+    return (torch.special.entr(p.mean(0)) - torch.special.entr(p).mean(0)).sum(-1).clamp(min=0)
+
+
+def flip_rate(logits: Tensor) -> Tensor:
+    """Share of the pairs of the orbit whose predicted classes differ; logits `[G, n, C]` -> `[n]`."""
+    share = nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype).mean(0)
+    return 1 - share.square().sum(-1)
+
+
+def _centre(logits: Tensor) -> Tensor:
+    """Logits less their mean over classes, which softmax does not see."""
+    return logits - logits.mean(-1, keepdim=True)
+
+
+def _size(centred: Tensor) -> Tensor:
+    """Mean squared norm over the orbit: `[G, n, C]` -> `[n]`."""
+    return centred.square().sum(-1).mean(0)
+
+
+def _per_pair(order: int, distinct: bool) -> float:
+    if distinct and order < 2:
+        raise ValueError(f"distinct pairs need a group of 2 or more elements, got {order}")
+    return order / (order - 1) if distinct else 1.0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A row per image in `samples`, and what takes all images together.
+
+    Columns: label, accuracy (per cent), LI, DI, SI; the scale-free companions relative_LI, JS and flip_rate; logit_norm,
+    the root mean square over the orbit of the norm of the logits less their mean over classes. `sample_variance` is the
+    variance over the images of those logits, each averaged over its orbit.
+    """
+
+    samples: pd.DataFrame
+    sample_variance: float
+
+    @property
+    def summary(self) -> pd.Series:
+        """Mean over the images of each metric; and orbit_over_sample_variance, how far apart the logits of an orbit are
+        in units of how far apart those of different images are.
+        """
+        means = self.samples.drop(columns="label").mean()
+        orbit_variance = (self.samples.relative_LI * self.samples.logit_norm**2).mean()
+        means["orbit_over_sample_variance"] = orbit_variance / self.sample_variance if self.sample_variance else 0.0
+        return means
+
+    def __repr__(self) -> str:
+        return f"{len(self.samples):,} images\n{self.summary.round(4).to_string()}"
+
+
+def measure(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    group: Group,
+    *,
+    steps: int = STEPS,
+    progress: bool = True,
+) -> Measurement:
+    """All measures of any classifier of images, over the whole orbit of each image.
+
+    model: `[n, C, H, W]` -> logits `[n, classes]`; images `[n, C, H, W]`; labels `[n]`. `steps` are those of the
+    integrated gradients towards the label's logit. Memory does not grow with n, save for the table.
+    Raises ValueError where the shapes do not fit or the logits are not finite.
+    """
+    if images.ndim != 4 or len(images) != len(labels) or not len(images):
+        raise ValueError(f"images {tuple(images.shape)}, labels {tuple(labels.shape)}; needed: [n, C, H, W] and [n]")
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        parts = list(zip(images.split(256), labels.split(256), strict=True))
+        bar = tqdm(parts, desc="measure", disable=not progress, leave=False)
+        tables = [_measure_part(model, *part, group, steps) for part in bar]
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    columns = {name: torch.cat([table[name] for table in tables]).cpu() for name in tables[0]}
+    sample_variance = columns.pop("mean_logits").var(0, correction=0).sum().item()
+    return Measurement(pd.DataFrame({"label": labels.cpu(), **columns}), sample_variance)
+
+
+def _measure_part(model: nn.Module, images: Tensor, labels: Tensor, group: Group, steps: int) -> dict[str, Tensor]:
+    orbit = group.orbit(images)  # [G, n, C, H, W]
+    flat = orbit.flatten(0, 1)
+    with torch.no_grad():
+        logits = model(flat).unflatten(0, orbit.shape[:2])
+    if not logits.isfinite().all():
+        raise ValueError("the logits are not finite; check the model")
+    attributions = integrated_gradients(model, flat, labels.repeat(group.order), steps=steps)
+    maps = group.align(saliency_map(attributions.unflatten(0, orbit.shape[:2])))
+    centred = _centre(logits)
+    return {
+        "accuracy": accuracy(logits, labels),
+        "LI": logit_invariance(logits),
+        "DI": distribution_invariance(logits),
+        "SI": saliency_invariance(maps),
+        "relative_LI": relative_logit_invariance(logits),
+        "JS": jensen_shannon(logits),
+        "flip_rate": flip_rate(logits),
+        "logit_norm": _size(centred).sqrt(),
+        "mean_logits": centred.mean(0),
+    }

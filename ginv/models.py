@@ -1,0 +1,76 @@
+"""The two networks of Section 4.1: a perceptron, and the same perceptron with a weight-tied first layer."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from ginv.data import CLASSES, IMAGE_SHAPE
+from ginv.groups import Group
+
+
+class WeightTiedLinear(nn.Module):
+    """A linear layer shared over a group and pooled over it: x -> max_g <gw, x> + b (Section 4.1, "Models").
+
+    Tying means that the filters come as whole orbits. The action only permutes pixels, so <gw, hx> = <h^-1 gw, x>:
+    moving the image permutes the responses of an orbit of filters, and their maximum stays. It has the parameters of
+    `nn.Linear(height * width, features)`.
+    """
+
+    def __init__(self, group: Group, height: int, width: int, features: int) -> None:
+        super().__init__()
+        self.group, self.image_shape = group, (height, width)
+        self.weight = nn.Parameter(torch.empty(features, height * width))
+        self.bias = nn.Parameter(torch.empty(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[n, H * W]` -> `[n, features]`."""
+        filters = self.group.orbit(self.weight.unflatten(1, self.image_shape)).flatten(2)  # [G, features, H * W]
+        responses = F.linear(x, filters.flatten(0, 1)).unflatten(1, filters.shape[:2])  # [n, G, features]
+        return responses.amax(1) + self.bias
+
+
+class MLP(nn.Module):
+    """Perceptron with ReLU: `depth` hidden layers of `width` units and a linear output; images -> logits.
+
+    The paper's network is five hidden layers of 128 units on 36 x 36 images with 9 classes: 233,225 parameters. With a
+    `group`, the first layer is weight-tied (WT): the network is invariant, with as many parameters.
+
+    The network is `output(hidden(features(x)))`: `features` gives the first layer before its ReLU, `hidden` the
+    penultimate representation.
+    """
+
+    def __init__(
+        self,
+        group: Group | None = None,
+        *,
+        image_shape: tuple[int, int] = IMAGE_SHAPE,
+        classes: int = CLASSES,
+        width: int = 128,
+        depth: int = 5,
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        pixels = math.prod(image_shape)
+        first = nn.Linear(pixels, width) if group is None else WeightTiedLinear(group, *image_shape, width)
+        hidden = [layer for _ in range(depth - 1) for layer in (nn.ReLU(), nn.Linear(width, width))]
+        self.features = nn.Sequential(nn.Flatten(), first)
+        self.hidden = nn.Sequential(*hidden, nn.ReLU())
+        self.output = nn.Linear(width, classes)
+        if generator is not None:
+            initialise(self, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images `[n, 1, H, W]` -> logits `[n, classes]`."""
+        return self.output(self.hidden(self.features(x)))
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, generator: Generator) -> None:
+    """PyTorch's default for linear layers, uniform in +-1 / sqrt(inputs), drawn from an explicit generator."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | WeightTiedLinear):
+            bound = 1 / math.sqrt(layer.weight.shape[1])
+            for parameter in (layer.weight, layer.bias):
+                parameter.uniform_(-bound, bound, generator=generator)

@@ -1,0 +1,133 @@
+"""What a chapter runs: the parameters that its reader sets, checked before anything trains."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from ginv import costs, store
+from ginv.data import SPLITS, load_dataset
+from ginv.groups import group_named
+from ginv.metrics import Measurement, measure
+from ginv.training import METHODS, Run, TrainedRun, choose_device, train
+from ginv.tuning import chosen_nu
+
+TUNED_GROUPS = ("R4", "T3")
+MEASUREMENT = 1  # a change in what `measure` computes counts this up, so that stored measurements are redone
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much of the paper a chapter runs."""
+
+    seeds: tuple[int, ...]
+    epochs: int
+    test_images: int
+
+
+PROFILES = {
+    "paper": Profile((0, 1, 2, 3), 300, SPLITS["test"]),
+    "quick": Profile((0,), 20, 1_000),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters of a chapter. Raises ValueError, in one line, for a value that is not allowed.
+
+    profile: "paper" or "quick". group: "both", "R4" or "T3". seeds: a list, or None for the profile's.
+    device: "auto", "cpu" or "cuda".
+    """
+
+    profile: str = "paper"
+    group: str = "both"
+    seeds: tuple[int, ...] | list[int] | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise ValueError(f"profile is {self.profile!r}; allowed: {', '.join(PROFILES)}")
+        if self.group not in ("both", *TUNED_GROUPS):
+            raise ValueError(f"group is {self.group!r}; allowed: both, {', '.join(TUNED_GROUPS)}")
+        seeds = PROFILES[self.profile].seeds if self.seeds is None else self.seeds
+        if not isinstance(seeds, list | tuple) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
+            raise ValueError(f"seeds is {self.seeds!r}; allowed: a list of integers from 0 up, such as [0, 1]")
+        object.__setattr__(self, "seeds", tuple(dict.fromkeys(seeds)))
+        choose_device(self.device)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return TUNED_GROUPS if self.group == "both" else (self.group,)
+
+    @property
+    def test_images(self) -> int:
+        return PROFILES[self.profile].test_images
+
+    @property
+    def label(self) -> str:
+        """What was run, for the captions of tables and figures."""
+        epochs, seeds = PROFILES[self.profile].epochs, len(self.seeds)
+        text = f"{seeds} seed{'s' * (seeds > 1)}, {epochs} epochs, {self.test_images:,} test images"
+        return text if self.profile == "paper" else f"{self.profile} profile: {text}"
+
+    def run(self, group: str, method: str, seed: int, regulariser: str = "logit") -> Run:
+        """A run at this profile; IR at the nu that the sweep chose."""
+        nu = chosen_nu(group, regulariser) if method == "IR" else 0.0
+        return Run(group, method, seed, nu, regulariser, epochs=PROFILES[self.profile].epochs)
+
+    def runs(self) -> list[Run]:
+        """The runs of Table 1: groups x methods x seeds."""
+        return [self.run(g, method, seed) for g in self.groups for method in METHODS for seed in self.seeds]
+
+    def train(self) -> dict[Run, TrainedRun]:
+        """The trained runs of Table 1, from the store where they are there."""
+        return train(self.runs(), device=self.device)
+
+    def measurement(self, run: Run) -> dict:
+        """What names the measurement of a run in the store."""
+        return {"measurement": MEASUREMENT, "run": run.specification, "images": self.test_images}
+
+    def measure(self, trained: TrainedRun) -> Measurement:
+        """`ginv.measure` of a run on the test images, from the store where it is there."""
+        specification = self.measurement(trained.run)
+        if stored := store.load(specification):
+            return Measurement(pd.DataFrame(stored[0])[stored[1]["columns"]], stored[1]["sample_variance"])
+        test = load_dataset(trained.run.dataset).test.head(self.test_images).to(choose_device(self.device))
+        model = copy.deepcopy(trained.model).to(test.images.device)
+        measurement = measure(model, test.images, test.labels, group_named(trained.run.group))
+        columns = {name: torch.tensor(column.to_numpy()) for name, column in measurement.samples.items()}
+        record = {"columns": list(columns), "sample_variance": measurement.sample_variance}
+        store.save(specification, columns, record)
+        return measurement
+
+    def table(self, trained: dict[Run, TrainedRun]) -> pd.DataFrame:
+        """Mean of each metric of each run, in long form: group, method, seed, nu, metric, value."""
+        rows = [
+            (run.group, run.method, run.seed, run.nu, metric, value)
+            for run, result in trained.items()
+            for metric, value in self.measure(result).summary.items()
+        ]
+        return pd.DataFrame(rows, columns=["group", "method", "seed", "nu", "metric", "value"])
+
+    def save(self, table: pd.DataFrame, folder: str, name: str) -> None:
+        """Write a table to FOLDER/NAME.csv, or NAME-quick.csv: a look never overwrites the paper's results."""
+        suffix = "" if self.profile == "paper" else f"-{self.profile}"
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        table.to_csv(Path(folder) / f"{name}{suffix}.csv", index=False)
+
+
+def announce(profile: str, device: str = "auto") -> str:
+    """How many of a profile's runs are missing from the store, and about how long they take on this machine."""
+    settings, where = Settings(profile, device=device), choose_device(device)
+    runs = settings.runs()
+    missing = [run for run in runs if not store.contains(run.specification)]
+    unmeasured = [run for run in runs if not store.contains(settings.measurement(run))]
+    operations = sum(costs.training_operations(run) for run in missing)
+    operations += sum(costs.measurement_operations(run, settings.test_images) for run in unmeasured)
+    minutes = operations / costs.operations_per_second(where) / costs.EFFICIENCY / 60
+    return (
+        f"{len(missing)} of {len(runs)} runs are missing from {store.store_folder()}: about "
+        f"{max(minutes, 1):.0f} minutes here"
+    )

@@ -1,0 +1,219 @@
+"""Training (Sections 3.3 and 4.1): weight-tying (WT), data augmentation (DA), invariance regularisation (IR).
+
+Runs that share an architecture train as one stacked model with a leading axis of runs: seeds and values of nu cost one
+pass. Every run draws from its own generator, so its result does not depend, up to rounding, on its company.
+"""
+
+import copy
+import math
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+from torch.func import functional_call, stack_module_state, vmap
+from tqdm import tqdm
+
+from ginv import store
+from ginv.data import DATASETS, IMAGE_SHAPE, SPLITS, load_dataset
+from ginv.groups import group_named
+from ginv.models import MLP
+from ginv.window import Window
+
+METHODS = ("WT", "DA", "IR")
+
+
+def logit_error(a: Tensor, b: Tensor) -> Tensor:
+    """|a - b|^2 / 2 (Equation 2) of logits `[..., C]` -> `[...]`."""
+    return (a - b).square().sum(-1) / 2
+
+
+def kl_divergence(a: Tensor, b: Tensor) -> Tensor:
+    """KL(softmax(a) | softmax(b)) (Equation 1) in nats, of logits `[..., C]` -> `[...]`."""
+    log_a, log_b = a.log_softmax(-1), b.log_softmax(-1)
+    return (log_a.exp() * (log_a - log_b)).sum(-1)
+
+
+def normalised_logit_error(a: Tensor, b: Tensor) -> Tensor:
+    """|a - b|^2 / |a|^2 (Section 4.4, form iii) of logits `[..., C]` -> `[...]`."""
+    return (a - b).square().sum(-1) / a.square().sum(-1)
+
+
+REGULARISERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "logit": logit_error,
+    "kl": kl_divergence,
+    "normalised": normalised_logit_error,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """The specification of one training run. The defaults are the paper's (Section 4.1)."""
+
+    group: str = "R4"
+    method: str = "DA"
+    seed: int = 0
+    nu: float = 0.0  # weight of the regulariser in Equation 4, IR alone
+    regulariser: str = "logit"
+    dataset: str = "MNIST"
+    epochs: int = 300
+    learning_rate: float = 8e-4
+    batch_size: int = 512
+    train_images: int = 10_000
+    width: int = 128
+    depth: int = 5  # hidden layers
+
+    def __post_init__(self) -> None:
+        group_named(self.group).orbit(torch.empty(IMAGE_SHAPE))  # refuses an order that does not fit
+        for name, allowed in {"method": METHODS, "regulariser": [*REGULARISERS], "dataset": DATASETS}.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        for name in ("seed", "epochs", "batch_size", "train_images", "width", "depth"):
+            least, value = int(name != "seed"), getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name} is {value!r}; allowed: integers from {least}")
+        if self.train_images > SPLITS["train"]:
+            raise ValueError(f"train_images is {self.train_images}; allowed: 1 to {SPLITS['train']}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate is {self.learning_rate!r}; allowed: above 0")
+        if not 0 <= self.nu < math.inf or (self.method == "IR") != (self.nu > 0):
+            raise ValueError(f"nu is {self.nu!r} for {self.method}; allowed: above 0 for IR, 0 for WT and DA")
+        object.__setattr__(self, "nu", float(self.nu))  # 10 and 10.0 are one run
+
+    @property
+    def specification(self) -> dict:
+        """What names the run in the store. A field at its default is left out: a new one orphans no stored run."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) != field.default}
+
+    def model(self, generator: Generator | None = None) -> MLP:
+        group = group_named(self.group) if self.method == "WT" else None
+        return MLP(group, width=self.width, depth=self.depth, generator=generator)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run, its network of the best validation accuracy, and the record of its training."""
+
+    run: Run
+    model: MLP
+    record: dict
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """The GPU where there is one for "auto"; raises ValueError for a device that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        here = "auto, cpu, cuda" if torch.cuda.is_available() else "auto, cpu (no GPU here)"
+        raise ValueError(f"device is {device!r}; allowed: {here}")
+    return torch.device(device)
+
+
+def train(runs: Iterable[Run], *, device: str = "auto", progress: bool = True) -> dict[Run, TrainedRun]:
+    """Load the runs that are in the store and train the others, those of one architecture stacked."""
+    runs, where = list(runs), choose_device(device)
+    trained = {run: loaded for run in runs if (loaded := load_run(run))}
+    if trained and progress:
+        tqdm.write(f"{len(trained)} of {len(runs)} runs are in the store: loaded, not trained", file=sys.stderr)
+    stacks = defaultdict(list)
+    for run in dict.fromkeys(runs):
+        if run not in trained:
+            stacks[replace(run, seed=0, nu=float(run.method == "IR"))].append(run)
+    # On a CPU more runs at once are no faster: their parameters and Adam's moments leave its cache
+    largest = 4 if where.type == "cpu" else 64
+    for stack in stacks.values():
+        for start in range(0, len(stack), largest):
+            for result in train_stack(stack[start : start + largest], device=where, progress=progress):
+                store.save(result.run.specification, result.model.state_dict(), result.record)
+                trained[result.run] = result
+    return {run: trained[run] for run in runs}
+
+
+def load_run(run: Run) -> TrainedRun | None:
+    """A run from the store, or None."""
+    if (stored := store.load(run.specification)) is None:
+        return None
+    model = run.model()
+    model.load_state_dict(stored[0])
+    return TrainedRun(run, model.requires_grad_(False), stored[1])
+
+
+def train_stack(runs: list[Run], *, device: torch.device, progress: bool = True) -> list[TrainedRun]:
+    """Train runs that differ in seed and nu alone as one stacked model; nothing in a step waits for the host."""
+    run, count, start = runs[0], len(runs), time.perf_counter()
+    group, data = group_named(run.group), load_dataset(run.dataset)
+    train, validation = data.train.head(run.train_images), data.validation
+    window = Window.around(torch.cat([train.images, validation.images]), group)
+    images = window.crop(group.orbit(train.images)).flatten(0, 1).to(device)  # [G * n, 1, h, w], element by element
+    # Each validation image has one orientation, the same for all runs
+    elements = torch.randint(group.order, (len(validation),), generator=Generator().manual_seed(0))
+    turned = group.orbit(validation.images)[elements, torch.arange(len(validation))]
+    turned, turned_labels = window.crop(turned).to(device), validation.labels.to(device)
+
+    generators = [Generator().manual_seed(run.seed) for run in runs]
+    models = [run.model(generator) for run, generator in zip(runs, generators, strict=True)]
+    leaves = window.split(stack_module_state(models)[0], device)
+    optimiser = torch.optim.Adam(leaves.values(), lr=run.learning_rate, fused=True)
+    skeleton = copy.deepcopy(models[0]).to("meta")
+    skeleton.features[1].image_shape = window.shape
+    nu = torch.tensor([run.nu for run in runs], device=device)
+    penalty = REGULARISERS[run.regulariser] if run.method == "IR" else None
+    views = 2 if penalty else 1  # of each image in a batch
+
+    def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor, nu: Tensor) -> Tensor:
+        """Equation 4 of one run: x `[views, batch, 1, h, w]`, y `[batch]`."""
+        logits = functional_call(skeleton, parameters, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        task = F.cross_entropy(logits[0], y)
+        return task + nu * penalty(*logits).mean() if penalty else task
+
+    def validate(parameters: dict[str, Tensor]) -> Tensor:
+        return (functional_call(skeleton, parameters, turned).argmax(-1) == turned_labels).float().mean()
+
+    best, best_accuracy = {}, torch.full((count,), -1.0, device=device)
+    history = torch.empty(run.epochs, count, device=device)
+    bar = tqdm(range(run.epochs), desc=f"{run.method} {run.group}, {count} runs", unit="epoch", disable=not progress)
+    for epoch in bar:
+        rows, targets = _epoch(train.labels, group.order, generators)
+        rows = rows[:, :views].to(device).split(run.batch_size, 2)
+        for batch, y in zip(rows, targets.to(device).split(run.batch_size, 1), strict=True):
+            x = images.index_select(0, batch.flatten()).unflatten(0, batch.shape)
+            optimiser.zero_grad()
+            vmap(loss)(window.join(leaves), x, y, nu).sum().backward()
+            optimiser.step()
+        with torch.no_grad():
+            history[epoch] = vmap(validate)(window.join(leaves))
+            better = history[epoch] > best_accuracy
+            best_accuracy = torch.where(better, history[epoch], best_accuracy)
+            for name, leaf in leaves.items():
+                best[name] = torch.where(better.view(-1, *[1] * (leaf.ndim - 1)), leaf, best.get(name, leaf))
+        if not leaves["output.bias"].isfinite().all():  # the one wait for the device, once an epoch
+            lost = next(run for run, bias in zip(runs, leaves["output.bias"], strict=True) if not bias.isfinite().all())
+            raise FloatingPointError(f"weights are not finite after epoch {epoch + 1} of {lost}")
+    seconds = (time.perf_counter() - start) / count
+    results = []
+    for i, (run, model) in enumerate(zip(runs, models, strict=True)):
+        model.load_state_dict({name: value[i] for name, value in window.merge(best).items()})
+        record = {
+            "best_epoch": int(history[:, i].argmax()) + 1,
+            "validation_accuracy": history[:, i].tolist(),
+            "seconds": seconds,
+            "device": device.type,
+            "torch": torch.__version__,
+        }
+        results.append(TrainedRun(run, model.requires_grad_(False), record))
+    return results
+
+
+def _epoch(labels: Tensor, order: int, generators: list[Generator]) -> tuple[Tensor, Tensor]:
+    """A shuffled epoch of every run: rows of the orbits `[runs, 2, n]` and labels `[runs, n]`.
+
+    Both views are drawn whether used or not, so that DA and IR of one seed see the same images.
+    """
+    n = len(labels)
+    shuffled = torch.stack([torch.randperm(n, generator=generator) for generator in generators])
+    elements = torch.stack([torch.randint(order, (2, n), generator=generator) for generator in generators])
+    return elements * n + shuffled[:, None], labels[shuffled]

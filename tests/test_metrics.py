@@ -1,0 +1,149 @@
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ginv import (
+    MLP,
+    Rotations,
+    Translations,
+    accuracy,
+    distribution_invariance,
+    flip_rate,
+    jensen_shannon,
+    kl_divergence,
+    logit_error,
+    logit_invariance,
+    measure,
+    relative_logit_invariance,
+    saliency_invariance,
+)
+
+
+@pytest.fixture
+def logits(generator):
+    return torch.randn(4, 50, 9, generator=generator, dtype=torch.float64)
+
+
+def pair_mean(measure_pair, orbit, distinct):
+    pairs = [(a, b) for a, b in itertools.product(range(len(orbit)), repeat=2) if not (distinct and a == b)]
+    return torch.stack([measure_pair(orbit[a], orbit[b]) for a, b in pairs]).mean(0)
+
+
+@pytest.mark.parametrize("distinct", [False, True])
+@pytest.mark.parametrize(
+    ("closed_form", "measure_pair"),
+    [
+        (logit_invariance, logit_error),
+        (distribution_invariance, kl_divergence),
+        (saliency_invariance, lambda a, b: F.cosine_similarity(a, b, dim=-1)),
+    ],
+)
+def test_closed_forms_are_means_over_ordered_pairs(closed_form, measure_pair, distinct, logits):
+    torch.testing.assert_close(closed_form(logits, distinct=distinct), pair_mean(measure_pair, logits, distinct))
+
+
+def test_values_worked_out_by_hand():
+    logits = torch.tensor([[[0.0, 0.0]], [[2.0, 0.0]]])
+    assert logit_invariance(logits, distinct=True).item() == pytest.approx(2.0)  # |(2, 0)|^2 / 2
+    assert logit_invariance(logits).item() == pytest.approx(1.0)  # half of the pairs are identity pairs
+    p = 1 / (1 + math.exp(-2))  # softmax of (2, 0)
+    there = -math.log(2) - (math.log(p) + math.log(1 - p)) / 2
+    back = math.log(2) + p * math.log(p) + (1 - p) * math.log(1 - p)
+    assert distribution_invariance(logits, distinct=True).item() == pytest.approx((there + back) / 2)
+    maps = torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]])
+    assert saliency_invariance(maps, distinct=True).item() == pytest.approx(math.cos(math.pi / 4))
+    assert accuracy(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), torch.tensor([0])).item() == 50
+
+
+def test_distribution_does_not_see_a_shift_of_the_logits(logits, generator):
+    shifted = logits[:1] + torch.randn(4, 50, 1, generator=generator, dtype=torch.float64)
+    assert distribution_invariance(shifted).max() < 1e-12
+    assert logit_invariance(shifted).min() > 1e-3
+
+
+def test_companions_are_free_of_scale_and_shift(logits, generator):
+    """A network that only shrinks its logits has a smaller LI and must not look more invariant."""
+    shrunk = logits / 100 + torch.randn(4, 50, 1, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(relative_logit_invariance(shrunk), relative_logit_invariance(logits))
+    torch.testing.assert_close(flip_rate(shrunk), flip_rate(logits))
+    torch.testing.assert_close(jensen_shannon(logits + 5), jensen_shannon(logits))
+
+
+def test_companions_at_their_ends():
+    opposite = torch.tensor([[[30.0, 0.0]], [[0.0, 30.0]]])
+    assert relative_logit_invariance(opposite).item() == pytest.approx(1.0)
+    assert jensen_shannon(opposite).item() == pytest.approx(math.log(2), abs=1e-6)
+    assert flip_rate(opposite).item() == 0.5  # half of the four pairs
+    for companion in (relative_logit_invariance, jensen_shannon, flip_rate):
+        assert companion(torch.zeros(4, 3, 9)).abs().max() == 0
+        assert companion(opposite[:1].repeat(4, 1, 1)).abs().max() < 1e-7
+
+
+def test_orbit_over_sample_variance(generator):
+    """For Wx of white noise x: |W - WP|^2 / |WP|^2 with P the mean over the group, W less its mean over classes."""
+    group, model = Translations(2), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3, bias=False))
+    weight = torch.nn.init.normal_(model[1].weight.detach(), generator=generator)
+    images = torch.randn(4000, 1, 6, 6, generator=generator)
+    summary = measure(model, images, torch.zeros(4000).long(), group, steps=1, progress=False).summary
+    centred = (weight - weight.mean(0)).unflatten(1, (6, 6))
+    mean = group.orbit(centred).mean(0)
+    expected = ((centred - mean).norm() / mean.norm()).square().item()
+    assert summary.orbit_over_sample_variance == pytest.approx(expected, rel=0.05)
+
+
+def test_logit_invariance_of_a_linear_model(generator):
+    """For h(x) = Wx and one g, |Wx - Wgx|^2 / 2 = e' W'W e / 2 with e = x - gx (Section 3.3)."""
+    group, weight = Translations(2), torch.randn(9, 36, generator=generator, dtype=torch.float64)
+    x = torch.randn(20, 6, 6, generator=generator, dtype=torch.float64)
+    logits = group.orbit(x).flatten(2) @ weight.T
+    e = (x - group.act(1, x)).flatten(1)
+    expected = torch.einsum("np,pq,nq->n", e, weight.T @ weight, e) / 2
+    torch.testing.assert_close(logit_invariance(logits, distinct=True), expected)
+
+
+def test_saliency_similarity_with_an_empty_map_is_zero():
+    maps = torch.stack([torch.zeros(1, 4), torch.ones(1, 4)])
+    assert saliency_invariance(maps, distinct=True).item() == 0
+    assert saliency_invariance(torch.zeros(2, 1, 4)).item() == 0
+
+
+def test_saliency_similarity_of_unrelated_maps_is_at_chance(generator):
+    """Two random directions in d dimensions have mean cosine 0 with deviation 1 / sqrt(d)."""
+    maps = torch.randn(2, 500, 1296, generator=generator)
+    similarity = saliency_invariance(maps, distinct=True)
+    assert abs(similarity.mean()) < 4 / math.sqrt(1296 * 500)
+    assert similarity.std().item() == pytest.approx(1 / math.sqrt(1296), rel=0.2)
+
+
+@pytest.mark.parametrize("group", [Rotations(4), Translations(3)], ids=lambda group: group.name)
+def test_measure_of_a_weight_tied_and_a_plain_network(group, generator):
+    images, labels = torch.randn(300, 1, 36, 36, generator=generator), torch.arange(300) % 9
+    tied = measure(MLP(group, generator=generator), images, labels, group, progress=False).samples
+    assert tied.LI.max() < 1e-9 and tied.DI.max() < 1e-6 and tied.SI.min() > 0.999
+    assert tied.accuracy.isin([0, 100]).all()
+    plain = measure(MLP(generator=generator), images, labels, group, progress=False).samples
+    assert plain.LI.min() > 1e-6 and plain.SI.mean() < 0.9
+    assert list(plain.label) == labels.tolist()
+
+
+def test_measure_works_for_any_classifier_and_does_not_change_it(generator):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    ).train()
+    images = torch.randn(5, 3, 12, 12, generator=generator)
+    table = measure(network, images, torch.zeros(5, dtype=torch.long), Rotations(4), steps=4, progress=False).samples
+    assert len(table) == 5 and table.notna().all().all() and network.training
+    # A convolution padded with zeros and averaged sees cyclic shifts only at its border, rotations everywhere
+    assert table.LI.min() > 0
+
+
+def test_measure_refuses_what_it_cannot_measure(generator):
+    images = torch.randn(3, 1, 36, 36, generator=generator)
+    with pytest.raises(ValueError, match=r"labels \(2,\); needed"):
+        measure(MLP(), images, torch.zeros(2), Rotations(4))
+    with pytest.raises(ValueError, match="not finite"):
+        measure(MLP(generator=generator), images * torch.nan, torch.zeros(3).long(), Rotations(4), progress=False)

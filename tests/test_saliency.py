@@ -1,0 +1,70 @@
+import pytest
+import torch
+from captum.attr import IntegratedGradients
+
+from ginv import MLP, Rotations, Translations, integrated_gradients, load_dataset, saliency_invariance, saliency_map
+
+GROUPS = [Rotations(4), Translations(3)]
+
+
+@pytest.fixture
+def images(generator):
+    return torch.randn(70, 1, 36, 36, generator=generator)  # more than one part of 64
+
+
+@pytest.mark.parametrize("group", [None, *GROUPS], ids=["MLP", "WT R4", "WT T3"])
+def test_fast_path_agrees_with_captum(group, images, generator):
+    model, targets = MLP(group, generator=generator).double(), torch.arange(70) % 9
+    fast = integrated_gradients(model, images.double(), targets)
+    reference = IntegratedGradients(model).attribute(images.double(), target=targets, n_steps=50)
+    assert (fast - reference).norm() < 1e-8 * reference.norm()
+    single = integrated_gradients(model.float(), images, targets)  # rounding can flip a ReLU at a step
+    assert (single - reference).norm() < 1e-3 * reference.norm()
+
+
+@pytest.mark.parametrize("baseline", [None, torch.full((1, 1, 36, 36), -0.5)], ids=["zero", "black"])
+def test_completeness(baseline, images, generator):
+    """Attributions sum to the difference of the logits at the ends of the path."""
+    model, targets = MLP(generator=generator), torch.arange(70) % 9
+    total = integrated_gradients(model, images, targets, steps=1000, baseline=baseline).sum((1, 2, 3))
+    start = torch.zeros_like(images) if baseline is None else baseline.expand_as(images)
+    rise = (model(images) - model(start)).gather(1, targets[:, None]).squeeze(1)
+    torch.testing.assert_close(total, rise, atol=5e-3 * rise.abs().max().item(), rtol=0)
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
+def test_maps_move_with_the_group(group, images):
+    """SI is 1 for an equivariant attribution, so thresholding and blurring must commute with the action."""
+    maps = group.align(saliency_map(group.orbit(images)))
+    torch.testing.assert_close(maps, saliency_map(images).expand_as(maps))
+    torch.testing.assert_close(saliency_invariance(maps), torch.ones(70))
+
+
+def test_map_keeps_the_largest_and_spreads_a_gaussian():
+    attribution = torch.zeros(1, 1, 9, 9)
+    attribution[..., 4, 4], attribution[..., 0, 0] = -2.0, 1.7  # 1.7 < 0.9 x 2
+    saliency = saliency_map(attribution)[0, 0]
+    kernel = torch.exp(-torch.tensor([1.0, 0.0, 1.0]) / 2)
+    kernel /= kernel.sum()
+    torch.testing.assert_close(saliency[3:6, 3:6], 2 * torch.outer(kernel, kernel))
+    assert saliency.count_nonzero() == 9
+    assert saliency_map(attribution, threshold=0.8, sigma=0).count_nonzero() == 2
+
+
+def test_bad_values_are_refused(images, generator):
+    with pytest.raises(ValueError, match="threshold is 1.5; allowed"):
+        saliency_map(images, threshold=1.5)
+    with pytest.raises(ValueError, match="sigma is -1; allowed"):
+        saliency_map(images, sigma=-1)
+    with pytest.raises(ValueError, match="steps is 0; allowed"):
+        integrated_gradients(MLP(generator=generator), images, torch.zeros(70).long(), steps=0)
+
+
+def test_similarity_of_maps_of_different_images_is_at_chance(generator):
+    """SI must be low where there is nothing to find: maps of unrelated images, of which one spot each remains."""
+    images = load_dataset().test.images[:200]
+    attributions = integrated_gradients(MLP(generator=generator), images, torch.zeros(200).long())
+    maps = saliency_map(attributions)
+    strangers = saliency_invariance(torch.stack([maps, maps.roll(1, 0)]), distinct=True)
+    assert 0 <= strangers.mean() < 0.2
+    assert saliency_invariance(torch.stack([maps, maps]), distinct=True).min() > 0.999
