@@ -1,0 +1,45 @@
+PYTHON ?= python3
+PROFILE ?= paper
+# The book is rendered from a copy, so that Sphinx looks at nothing else and the tree stays clean
+COPY = rm -rf _build/$(1) && mkdir -p _build/$(1) && cp -r _config.yml _toc.yml book _build/$(1)
+RENDER = .venv/bin/jupyter-book build --all -q --path-output . $(STRICT) _build/$(1) >/dev/null
+
+.PHONY: help book html test notebooks tune clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+book: .venv/ready  ## train, execute every chapter (PROFILE=paper or quick), render; all under _build/
+	@$(call COPY,book)
+	@.venv/bin/python book/execute.py _build/book $(PROFILE)
+	@$(call RENDER,book)
+	@echo "Open _build/html/index.html"
+
+html: .venv/ready  ## render the committed notebooks without executing them
+	@$(call COPY,pages)
+	@$(call RENDER,pages)
+	@echo "Open _build/html/index.html"
+
+test: STRICT = -n -W --keep-going
+test: .venv/ready  ## everything that .ci/run checks
+	@.venv/bin/ruff check -q
+	@.venv/bin/ruff format -q --check
+	@.venv/bin/pytest
+	@$(call COPY,pages)
+	@$(call RENDER,pages)
+
+notebooks: .venv/ready  ## refresh the committed notebooks and book/results at the paper profile
+	@.venv/bin/python book/execute.py . paper
+
+tune: .venv/ready  ## redo the sweep that chooses nu: book/results/nu_sweep.csv
+	@.venv/bin/python -m ginv.tuning book/results/nu_sweep.csv
+
+clean:  ## remove the environment and all that was built; trained runs stay in the store
+	@rm -rf .venv _build
+
+# --no-compile: a module's bytecode is made when it is first imported, and most of what torch brings never is
+.venv/ready: pyproject.toml
+	@echo "Installing into .venv (a few minutes, the first time)"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/pip install -qq --no-compile --disable-pip-version-check -e '.[book,test]'
+	@touch $@

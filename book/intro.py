@@ -1,0 +1,101 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Does it know, or does it only look so?
+#
+# Train a network on digits in all orientations and it classifies them in all orientations. Is it *invariant*, then? Does
+# it see one digit turned, or has it learned four different digits that bear one name?
+#
+# *On genuine invariance learning without weight-tying* {cite}`moskalev2023genuine` asks this and answers by measuring.
+# This book does the paper again from the data. The numbers on a page come from the code on that page, and where ours and
+# the paper's part ways the page says so.
+
+# %% tags=["parameters"]
+profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
+group = "both"  # "R4", "T3" or "both"
+seeds = None  # a list such as [0, 1]; None takes those of the profile
+device = "auto"  # "auto", "cpu" or "cuda"
+results = "results"  # folder for the picture of this page
+
+# %% tags=["hide-input"]
+from pathlib import Path
+
+from IPython.display import Markdown
+
+import ginv
+from ginv.figures import GROUP_NAMES, group_panels, plot_methods, use_style
+
+settings = ginv.Settings(profile, group, seeds, device)
+use_style()
+table = settings.table(settings.train())
+runs = table.pivot_table(index=["group", "method", "seed"], columns="metric", values="value")
+
+# %% [markdown]
+# ## The answer in one figure
+#
+# Three networks of one size. In one, invariance is built in (weight-tying, WT). One was trained on augmented data (DA). One
+# was in addition penalised for logits that change with the orientation (invariance regularisation, IR).
+
+# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "A marker per trained network. Upwards: accurate over all orientations. To the right: a network that looks at the same pixels of a digit in each orientation (saliency invariance, SI).", "name": "fig-answer"}, "image": {"alt": "Accuracy against saliency invariance, a marker per trained network, one panel per group"}}}
+panels = group_panels(settings)
+plot_methods(panels, runs)
+if settings.profile == "paper" and len(panels) == 2:  # the picture of the README
+    Path(results).mkdir(exist_ok=True)
+    panels["R4"].figure.savefig(Path(results) / "answer.png")
+
+# %% tags=["hide-input"]
+means = runs.groupby(["group", "method"]).mean()
+
+
+def answer(name):
+    wt, da, ir = (means.loc[name, method] for method in ("WT", "DA", "IR"))
+    return (
+        f"- {GROUP_NAMES[name].capitalize()}: accuracy {wt.accuracy:.1f} % (WT), {da.accuracy:.1f} % (DA), "
+        f"{ir.accuracy:.1f} % (IR), at SI {wt.SI:.2f}, {da.SI:.2f} and {ir.SI:.2f}."
+    )
+
+
+Markdown("\n".join(map(answer, settings.groups)) + f"\n\nRun with {settings.label}.")
+
+# %% [markdown]
+# So a network can be right about every orientation without being invariant: it may look at other pixels in each. It can be
+# made to look at the same ones, and what that costs is the second half of the paper.
+
+# %% [markdown]
+# ## The chapters
+#
+# - {doc}`table1`: the three models, how they are trained, and the paper's Table 1 beside ours.
+#
+# ## Run it
+#
+# In a clone of the project, `make book` trains everything that is not there yet, executes every chapter and renders this
+# book; `make book PROFILE=quick` is a look at it in minutes. A single chapter takes its parameters by name:
+#
+# ```
+# papermill book/table1.ipynb out.ipynb -p profile quick -p group T3 -y 'seeds: [0, 1]'
+# ```
+#
+# The measures work on any PyTorch classifier of images:
+#
+# ```python
+# import ginv
+#
+# print(ginv.measure(model, images, labels, ginv.Rotations(4)))
+# ```
+
+# %% [markdown]
+# ## References
+#
+# ```{bibliography}
+# ```

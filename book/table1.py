@@ -1,0 +1,311 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Table 1: three ways to invariance
+#
+# A digit that is turned by a quarter is still the same digit. A network can come to respect this in two ways. It can be
+# *built* so that turning the image changes nothing, or it can *learn*, from turned examples, to give the right answer for
+# every orientation. This chapter trains both kinds, and a third in between, and measures how invariant each one is. It is
+# Section 4.2 of {cite}`moskalev2023genuine`.
+#
+# **What you will see**
+#
+# - The three models of the paper, trained as the paper says: weight-tying (WT), data augmentation (DA) and invariance
+#   regularisation (IR), for 4-fold rotations R4 and for 3-fold cyclic translations T3.
+# - How the strength $\nu$ of the regulariser is chosen, and what it costs in accuracy.
+# - Table 1 of the paper beside ours: accuracy and three measures of invariance over the orbits of the test images; then
+#   cell by cell what agrees and what does not.
+
+# %% tags=["parameters"]
+profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
+group = "both"  # "R4", "T3" or "both"
+seeds = None  # a list such as [0, 1]; None takes those of the profile
+device = "auto"  # "auto", "cpu" or "cuda"
+results = "results"  # folder for the numbers of this page
+
+# %%
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from IPython.display import Markdown
+
+import ginv
+from ginv.figures import GROUP_NAMES, METHOD_STYLES, group_panels, plot_methods, show_saliency, use_style
+
+settings = ginv.Settings(profile, group, seeds, device)
+use_style()
+Markdown(f"This page was run with {settings.label}.")
+
+# %% [markdown]
+# ## One digit, all its orientations
+#
+# A group $\mathcal{G}$ acts on an image $x$; the set of all $gx$ is its orbit. Both groups of the paper only move pixels,
+# so nothing is interpolated and nothing is lost. The images are MNIST digits {cite}`lecun1998` without the 9 (a
+# rotated 6), padded with zeros from 28 to 36 pixels, since 36 can be divided by 3 and 28 cannot.
+
+# %% {"mystnb": {"figure": {"caption": "The orbit of one digit under the rotations R4 and the cyclic translations T3. The label stays the same.", "name": "fig-orbits"}, "image": {"alt": "One digit in four orientations and in three horizontal positions"}}}
+digit, label = ginv.load_dataset().test.images[4:5], ginv.load_dataset().test.labels[4:5]
+figure, axes = plt.subplots(len(settings.groups), 4, figsize=(6, 1.7 * len(settings.groups)), squeeze=False)
+for row, name in zip(axes, settings.groups):
+    row[0].set_title(name, loc="left")
+    for axis, image in zip(row, ginv.group_named(name).orbit(digit[0, 0])):
+        axis.imshow(image, cmap="gray_r")
+for axis in axes.flat:
+    axis.axis("off")
+
+# %% [markdown]
+# ## Three ways
+#
+# All three are the same perceptron, $f$: five hidden layers of 128 units with ReLU, from $36 \times 36$ pixels to 9
+# logits. The paper says "5-layer" and "230k parameters"; five *hidden* layers fit that number.
+
+# %%
+network = ginv.MLP()
+sum(parameter.numel() for parameter in network.parameters())
+
+# %% [markdown]
+# **Weight-tying (WT)** builds the invariance in. Each filter $w$ of the first layer comes with its whole orbit, and the
+# unit passes on the largest response, $\max_{g} \langle gw, x \rangle + b$. Moving the image permutes the responses of an
+# orbit of filters and leaves their maximum as it is. So the network is invariant whatever its weights are; here before
+# any training.
+
+# %%
+rotations = ginv.Rotations(4)
+tied = ginv.MLP(rotations)
+images = ginv.load_dataset().test.images[:100]
+change = (tied(rotations.act(1, images)) - tied(images)).abs().max().item()
+Markdown(f"Largest change of a logit under a quarter turn: {change:.0e}, which is rounding.")
+
+# %% [markdown]
+# **Data augmentation (DA)** leaves the network alone. Each image is shown in an orientation drawn at random from the
+# group, anew in each epoch, and the network has to sort it out.
+#
+# **Invariance regularisation (IR)** does the same and adds a penalty on what should not be there (Equation 4 of the paper):
+#
+# $$
+# \min_\theta \; \mathcal{L}_f(\mathcal{D}) + \nu \, I_f(\mathcal{D}, \mathcal{G}) . \tag{4}
+# $$
+#
+# Here $I_f$ is $\tfrac12 \lVert f(gx) - f(hx) \rVert_2^2$, the change of the logits between two random orientations of an
+# image, averaged over the batch. The two are drawn independently, so the penalty's mean is the LI that is measured below.
+#
+# All are trained in the same way, as the paper says: Adam with learning rate 0.0008 on batches of 512 out of 10,000
+# images, and of all epochs the weights with the best validation accuracy are kept. Runs of one architecture are stacked
+# and trained as one model. Those that were trained before are loaded.
+
+# %%
+trained = settings.train()
+
+# %% {"mystnb": {"figure": {"caption": "Accuracy during training, averaged over seeds, on 2,000 validation images, each in one random orientation.", "name": "fig-training"}, "image": {"alt": "Validation accuracy against epoch, a line per method, one panel per group"}}}
+curves = pd.DataFrame({run: result.record["validation_accuracy"] for run, result in trained.items()})
+panels = group_panels(settings)
+for name, axis in panels.items():
+    for method, style in METHOD_STYLES.items():
+        runs = [run for run in trained if (run.group, run.method) == (name, method)]
+        axis.plot(100 * curves[runs].mean(axis=1), style.line, color=style.colour, label=method)
+    axis.set(xlabel="epoch", ylim=(60, 100))
+panels[name].legend()
+# %% [markdown]
+# ## What the network looks at
+#
+# Besides its answers we compare what they rest on. A *saliency map* says how much each pixel counts towards the logit of
+# the true digit. The paper's recipe: integrated gradients {cite}`sundararajan2017`, that is the gradient along
+# the straight path from an empty image (the mean pixel everywhere) to $x$, times $x$; of their absolute values those
+# below 0.9 of the largest are set to zero; a $3 \times 3$ Gaussian smooths the rest. The chapter on the metrics takes
+# this apart. Turned back to a common orientation, the maps of one image can be laid over each other.
+
+# %% {"mystnb": {"figure": {"caption": "What each network looks at (red) in the orientations of one digit, all turned back to a common orientation. A network that treats the orientations alike has the same spots in each column.", "name": "fig-saliency"}, "image": {"alt": "Saliency maps of one digit, a row per method, a column per orientation"}}}
+acting = ginv.group_named(settings.groups[0])
+figure, axes = plt.subplots(3, acting.order, figsize=(1.6 * acting.order, 4.8), squeeze=False)
+for row, method in zip(axes, METHOD_STYLES):
+    model = trained[settings.run(acting.name, method, settings.seeds[0])].model.cpu()
+    maps = torch.stack([ginv.saliency_map(ginv.integrated_gradients(model, x, label)) for x in acting.orbit(digit)])
+    row[0].set_ylabel(method)
+    for axis, saliency in zip(row, acting.align(maps)):
+        show_saliency(axis, digit[0], saliency[0])
+
+# %%
+attributions = ginv.integrated_gradients(model, images, ginv.load_dataset().test.labels[:100])
+pixels = (ginv.saliency_map(attributions, sigma=0) > 0).sum((1, 2, 3)).float().mean()
+Markdown(
+    f"At 0.9 of the maximum a map keeps {pixels:.1f} of 1,296 pixels (mean over 100 images, IR). It is a strict test."
+)
+
+# %% [markdown]
+# ## How strong a penalty?
+#
+# The paper tunes $\nu$ "such that the resulting saliency invariance similarity $SI \ge 0.95$". SI is the cosine
+# similarity of two such maps, averaged over all pairs of orientations, those of an orientation with itself included: 1 if
+# the network looks at the same pixels in every orientation.
+#
+# We train two seeds at each $\nu$ of a sweep and take the smallest whose SI, on validation images and averaged over the
+# seeds, reaches 0.95. Accuracy and SI below are over the orbits of the validation images, and the sweep is the one thing
+# that this page does not redo: `make tune` does, and its table is `results/nu_sweep.csv`.
+
+# %%
+sweep = ginv.tuning.read_sweep().query("regulariser == 'logit'")
+sweep = sweep[sweep["group"].isin(settings.groups)]
+by_nu = sweep.groupby(["group", "nu"])[["accuracy", "LI", "SI"]].agg(["mean", "std"])
+by_nu["chosen"] = ["←" * (nu == ginv.chosen_nu(name)) for name, nu in by_nu.index]
+by_nu.style.format(precision=3).set_caption("The sweep over ν: 2 seeds, 300 epochs, 2,000 validation images")
+
+# %% {"mystnb": {"figure": {"caption": "What the penalty buys and what it costs: accuracy against SI on validation images, a point per nu, averaged over two seeds. The dashed line is the target, the ringed point the nu that was chosen.", "name": "fig-sweep"}, "image": {"alt": "Accuracy against saliency similarity, one point per nu, with the chosen nu ringed, one panel per group"}}}
+for name, axis in group_panels(settings).items():
+    points, style = sweep[sweep["group"] == name].groupby("nu")[["accuracy", "SI"]].mean(), METHOD_STYLES["IR"]
+    axis.plot(points.SI, points.accuracy, style.line, marker=style.marker, color=style.colour)
+    for nu, point in points.iterrows():
+        axis.annotate(f"{nu:g}", (point.SI, point.accuracy), textcoords="offset points", xytext=(-4, -13), ha="right")
+    chosen = points.loc[ginv.chosen_nu(name)]
+    axis.plot(chosen.SI, chosen.accuracy, "o", ms=14, mfc="none", color="black")
+    axis.axvline(ginv.tuning.TARGET, ls="--", color="grey")
+    axis.set(xlabel="saliency invariance SI", ylabel="accuracy over the orbit (%)")
+
+# %% [markdown]
+# ## Measuring
+#
+# Four numbers for each network. The accuracy, over all orientations of all test images. And three measures of invariance,
+# which the paper defines for $x$ and $gx$ in its Equations 1 to 3; we average each over all ordered pairs $gx, hx$ of the
+# orbit, so that no orientation is special, and over the images. With $u$ the softmax of the logits and $m$ the saliency
+# map:
+#
+# $$
+# \begin{aligned}
+# DI_f &= D_{KL}(u_{gx} \,\|\, u_{hx}) && (1) \\
+# LI_f &= \tfrac12 \lVert f(gx) - f(hx) \rVert_2^2 && (2) \\
+# SI_f &= \cos \big( g^{-1} m_f(gx), \; h^{-1} m_f(hx) \big) && (3)
+# \end{aligned}
+# $$
+
+# %%
+METRICS = ["accuracy", "LI", "DI", "SI"]
+table = settings.table(trained)
+settings.save(table, results, "table1")
+table = table[table.metric.isin(METRICS)]
+means = table.groupby(["group", "method", "metric"]).value.mean().unstack()[METRICS]
+means.style.format(precision=4).set_caption(settings.label)
+
+# %% [markdown]
+# ## Table 1
+#
+# The paper's numbers, to lay beside ours: mean and spread over its four seeds, which we take for the sample standard
+# deviation.
+
+# %%
+paper = pd.DataFrame(
+    {
+        ("R4", "WT"): ("94.6", "0.1", "0.00", "0.0", "0.0", "0.0", "1.00", "0.00"),
+        ("R4", "DA"): ("94.0", "0.5", "98.6", "5.4", "0.3", "0.1", "0.17", "0.04"),
+        ("R4", "IR"): ("87.9", "0.8", "0.02", "0.0", "0.0", "0.0", "0.95", "0.03"),
+        ("T3", "WT"): ("96.6", "0.1", "0.0", "0.0", "0.0", "0.0", "1.00", "0.0"),
+        ("T3", "DA"): ("96.2", "0.2", "50.8", "6.8", "0.1", "0.0", "0.57", "0.08"),
+        ("T3", "IR"): ("93.1", "0.1", "0.01", "0.0", "0.0", "0.0", "0.95", "0.07"),
+    },
+    index=pd.MultiIndex.from_product([METRICS, ["mean", "sd"]], names=["metric", None]),
+)  # fmt: skip
+paper.columns.names = ["group", "method"]
+
+# %% [markdown]
+# One convention has to be settled first. Our LI for DA is about half of the paper's if Equation 2 is taken with its ½. So
+# we read the paper's *table* as leaving the ½ out, and double our LI in this comparison, and only here. This reading was
+# chosen because it fits: that LI of DA then agrees is no evidence of its own.
+
+# %%
+printed = paper.T.stack("metric", future_stack=True)
+rounding = printed.map(lambda text: 0.5 * 10.0 ** -len(text.partition(".")[2]))  # half of the last digit
+theirs = printed.astype(float)
+ours = table.assign(value=table.value.where(table.metric != "LI", 2 * table.value))
+ours = ours.groupby(["group", "method", "metric"]).value.agg(mean="mean", sd="std")
+
+# %% [markdown]
+# Two means *agree* here if they differ by no more than twice the standard error of their difference, $2 \sqrt{s^2/n +
+# s'^2/4}$, and half a digit of the paper's rounding.
+
+# %%
+error = (ours.sd**2 / len(settings.seeds) + (theirs.sd + rounding.sd) ** 2 / 4) ** 0.5
+side_by_side = pd.concat({"ours": ours, "paper": theirs.loc[ours.index]}, axis=1)
+side_by_side["difference"] = ours["mean"] - theirs["mean"]
+side_by_side["agrees"] = side_by_side.difference.abs() <= 2 * error + rounding["mean"]
+order = pd.MultiIndex.from_product([settings.groups, METHOD_STYLES, METRICS])
+side_by_side.loc[order].style.format(precision=3).set_caption(settings.label)
+
+# %% {"mystnb": {"figure": {"caption": "Table 1 as a picture: filled markers are ours, one per seed; large open ones the paper's. Upwards is accurate, to the right is a network that looks at the same pixels in every orientation.", "name": "fig-table1"}, "image": {"alt": "Accuracy against saliency similarity for the three methods, ours and the paper's, one panel per group"}}}
+runs = table.pivot_table(index=["group", "method", "seed"], columns="metric", values="value")
+panels = group_panels(settings)
+plot_methods(panels, runs)
+for (name, method), row in theirs["mean"].unstack().loc[list(settings.groups)].iterrows():
+    style = METHOD_STYLES[method]
+    panels[name].plot(row.SI, row.accuracy, style.marker, color=style.colour, mfc="none", ms=11)
+
+# %% [markdown]
+# ## Conventions
+#
+# The equations leave room. Whether LI bears its ½, and whether pairs of an orientation with itself count, changes the
+# numbers by known factors: a group of $n$ elements has $n$ such pairs among $n^2$, and they add 0 to LI and DI and 1 to
+# SI. So each reading follows from the table above.
+
+# %%
+n = means.index.get_level_values("group").map(lambda name: ginv.group_named(name).order)
+readings = pd.DataFrame(
+    {
+        ("LI", "Equation 2"): means.LI,
+        ("LI", "without ½"): 2 * means.LI,
+        ("LI", "without ½, distinct pairs"): 2 * means.LI * n / (n - 1),
+        ("DI", "all pairs"): means.DI,
+        ("DI", "distinct pairs"): means.DI * n / (n - 1),
+        ("SI", "all pairs"): means.SI,
+        ("SI", "distinct pairs"): (n * means.SI - 1) / (n - 1),
+    }
+)
+
+# %%
+for metric in ("LI", "DI", "SI"):
+    readings[metric, "paper"] = theirs["mean"].xs(metric, level="metric")
+learned = readings.drop(index="WT", level="method")[["LI", "DI", "SI"]]
+learned.T.style.format(precision=3).set_caption(settings.label)
+
+# %% [markdown]
+# ## What you saw
+
+
+# %% tags=["hide-input"]
+def found(name):
+    wt, da, ir = (means.loc[name, method] for method in ("WT", "DA", "IR"))
+    cells = side_by_side.loc[name].agrees
+    missed = ", ".join(f"{metric} of {method}" for (method, metric), agrees in cells.items() if not agrees)
+    reached = "reaches" if ir.SI >= ginv.tuning.TARGET else "comes close to, and misses on the test images,"
+    return (
+        f"- **{GROUP_NAMES[name].capitalize()}.** DA classifies {da.accuracy:.1f} % of all orientations, WT "
+        f"{wt.accuracy:.1f} %. Yet the SI of DA is {da.SI:.2f} where that of WT is {wt.SI:.2f}, and its LI (Equation 2) "
+        f"is {da.LI:.1f} against {wt.LI:.0e}. IR, with an SI of {ir.SI:.3f}, {reached} the target of "
+        f"{ginv.tuning.TARGET}; its LI is {ir.LI:.3f}, and its accuracy {ir.accuracy:.1f} %: {da.accuracy - ir.accuracy:.1f} "
+        f"points below DA. Of the {len(cells)} cells of the paper's table, {cells.sum()} agree with ours"
+        + (f"; not {missed}." if missed else ".")
+    )
+
+
+Markdown("\n".join(found(name) for name in settings.groups))
+
+
+# %% tags=["hide-input"]
+def si_of_da(name):
+    low, high = sorted(learned.loc[(name, "DA"), "SI"][["all pairs", "distinct pairs"]])
+    value = theirs["mean"][name, "DA", "SI"]
+    where = "between" if low <= value <= high else "above" if value > high else "below"
+    return f"for {name} the paper's {value:.2f} lies {where} our two readings, {low:.2f} and {high:.2f}"
+
+
+Markdown(
+    "The accuracy of DA does not tell that it is not invariant; the measures do. The SI of DA is the one whose definition "
+    f"leaves most open: {'; '.join(map(si_of_da, settings.groups))}."
+)

@@ -1,0 +1,96 @@
+"""The files around the code agree with one another, and the committed notebooks are what they claim to be."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+import yaml
+from execute import chapters, pages
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
+MEGABYTE = 1_000_000
+
+
+def test_environment_leaves_versions_to_pyproject():
+    *conda, pip = ENVIRONMENT["dependencies"]
+    assert [entry.split("=")[0] for entry in conda] == ["python", "pip"]
+    (package,) = pip["pip"]
+    assert package.startswith("-e .[")
+    assert set(re.findall(r"\w+", package.removeprefix("-e "))) == set(PROJECT["optional-dependencies"])
+
+
+def test_environment_python_is_allowed():
+    python = next(entry for entry in ENVIRONMENT["dependencies"] if entry.startswith("python="))
+    assert python.split("=")[1] in SpecifierSet(PROJECT["requires-python"])
+
+
+@pytest.mark.parametrize("name", ["torch", "torchvision"])
+def test_pin_lies_in_the_range(name):
+    allowed = next(r for r in map(Requirement, PROJECT["dependencies"]) if r.name == name)
+    pins = [r for r in map(Requirement, PROJECT["optional-dependencies"]["book"]) if r.name == name]
+    assert len(pins) == 1
+    (pin,) = pins[0].specifier
+    assert pin.operator == "=="
+    assert pin.version.replace("*", "0") in allowed.specifier
+
+
+def test_versions_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == PROJECT["version"]
+
+
+@pytest.mark.parametrize("page", pages(ROOT))
+def test_page_is_there(page):
+    sources = [suffix for suffix in (".py", ".md") if (ROOT / f"{page}{suffix}").is_file()]
+    assert len(sources) == 1
+    assert (ROOT / f"{page}.ipynb").is_file() == (sources == [".py"])
+
+
+@pytest.mark.parametrize("page", chapters(ROOT))
+class TestNotebook:
+    @pytest.fixture
+    def notebook(self, page):
+        return nbformat.read(ROOT / f"{page}.ipynb", as_version=4)
+
+    def test_pair_is_in_sync(self, page, notebook):
+        script = jupytext.read(ROOT / f"{page}.py")
+        assert [content(cell) for cell in notebook.cells] == [content(cell) for cell in script.cells]
+        assert notebook.metadata.jupytext.formats == script.metadata.jupytext.formats == "ipynb,py:percent"
+
+    def test_was_executed_in_order_without_errors(self, notebook):
+        code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+        assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+        assert "error" not in {output.output_type for cell in code for output in cell.outputs}
+
+    def test_keeps_progress_bars_and_paths_out(self, page, notebook):
+        assert "stderr" not in {output.get("name") for cell in notebook.cells for output in cell.get("outputs", [])}
+        assert "papermill" not in notebook.metadata
+        text = (ROOT / f"{page}.ipynb").read_text()
+        assert not [path for path in (ROOT, Path.home() / ".cache") if str(path) in text]
+
+    def test_is_small(self, page):
+        assert (ROOT / f"{page}.ipynb").stat().st_size < MEGABYTE
+
+
+def content(cell):
+    return cell.cell_type, cell.source, dict(cell.metadata)
+
+
+def test_files_are_small():
+    """Everything that git has or would add, except the images."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split("\0")  # fmt: skip
+    files = [ROOT / name for name in listed if name and not name.startswith("data/")]
+    assert [file.name for file in files if file.is_file() and file.stat().st_size > MEGABYTE] == []
