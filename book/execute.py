@@ -18,7 +18,11 @@ import yaml
 
 METADATA = {
     "jupytext": {"formats": "ipynb,py:percent"},
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "kernelspec": {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    },
     "language_info": {"name": "python"},
 }
 
@@ -37,7 +41,9 @@ def chapters(folder: Path) -> list[str]:
 def execute(script: Path, profile: str) -> None:
     """Execute a chapter and save its notebook."""
     notebook = jupytext.read(script)
-    takes_profile = any("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
+    takes_profile = any(
+        "parameters" in cell.metadata.get("tags", []) for cell in notebook.cells
+    )
     notebook = papermill.execute_notebook(
         notebook,
         None,
@@ -49,7 +55,9 @@ def execute(script: Path, profile: str) -> None:
         progress_bar=False,
         stderr_file=sys.stderr,
         coalesce_streams=True,
-        extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which warns of its transport
+        extra_arguments=[
+            "--log-level=CRITICAL"
+        ],  # of the kernel, which warns of its transport
     )
     _clean(notebook)
     nbformat.write(notebook, script.with_suffix(".ipynb"))
@@ -65,7 +73,11 @@ def _clean(notebook: nbformat.NotebookNode) -> None:
         if not cell.metadata.get("tags"):
             cell.metadata.pop("tags", None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if output.get("name") != "stderr"
+            ]
         # A cell keeps its id for as long as it keeps its source
         text = cell.source
         while (name := hashlib.sha1(text.encode()).hexdigest()[:8]) in seen:
@@ -80,7 +92,10 @@ def main() -> None:
     parser.add_argument("profile")
     arguments = parser.parse_args()
 
-    for name in ("GINV_RUNS", "GINV_DATA"):  # a kernel runs in the folder of its chapter
+    for name in (
+        "GINV_RUNS",
+        "GINV_DATA",
+    ):  # a kernel runs in the folder of its chapter
         if name in os.environ:
             os.environ[name] = str(Path(os.environ[name]).absolute())
 

@@ -39,7 +39,9 @@ from ginv.figures import GROUP_NAMES, group_panels, plot_methods, use_style
 settings = ginv.Settings(profile, group, seeds, device)
 use_style()
 table = settings.table(settings.train())
-runs = table.pivot_table(index=["group", "method", "seed"], columns="metric", values="value")
+runs = table.pivot_table(
+    index=["group", "method", "seed"], columns="metric", values="value"
+)
 
 # %% [markdown]
 # ## The answer in one figure
@@ -50,7 +52,9 @@ runs = table.pivot_table(index=["group", "method", "seed"], columns="metric", va
 # %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "A marker per trained network. Upwards: accurate over all orientations. To the right: a network that looks at the same pixels of a digit in each orientation (saliency invariance, SI).", "name": "fig-answer"}, "image": {"alt": "Accuracy against saliency invariance, a marker per trained network, one panel per group"}}}
 panels = group_panels(settings)
 plot_methods(panels, runs)
-if settings.profile == "paper" and len(panels) == 2:  # the picture of the README
+if (
+    settings.profile == "paper" and len(panels) == 2
+):  # the picture of the README
     Path(results).mkdir(exist_ok=True)
     panels["R4"].figure.savefig(Path(results) / "answer.png")
 
@@ -61,12 +65,14 @@ means = runs.groupby(["group", "method"]).mean()
 def answer(name):
     wt, da, ir = (means.loc[name, method] for method in ("WT", "DA", "IR"))
     return (
-        f"- {GROUP_NAMES[name].capitalize()}: accuracy {wt.accuracy:.1f} % (WT), {da.accuracy:.1f} % (DA), "
+        f"- {GROUP_NAMES[name]}: accuracy {wt.accuracy:.1f} % (WT), {da.accuracy:.1f} % (DA), "
         f"{ir.accuracy:.1f} % (IR), at SI {wt.SI:.2f}, {da.SI:.2f} and {ir.SI:.2f}."
     )
 
 
-Markdown("\n".join(map(answer, settings.groups)) + f"\n\nRun with {settings.label}.")
+Markdown(
+    "\n".join(map(answer, settings.groups)) + f"\n\nRun with {settings.label}."
+)
 
 # %% [markdown]
 # So a network can be right about every orientation without being invariant: it may look at other pixels in each. It can be

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from pandas.io.formats.style import Styler
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ METHOD_NAMES = {
     "DA": "data augmentation (DA)",
     "IR": "invariance regularisation (IR)",
 }
-GROUP_NAMES = {"R4": "rotations R4", "T3": "translations T3"}
+GROUP_NAMES = {"R4": "Rotations R4", "T3": "Translations T3"}
 
 
 def use_style() -> None:
@@ -81,3 +82,11 @@ def show_saliency(axis: Axes, image: Tensor, saliency: Tensor) -> None:
     axis.imshow(image[0], cmap="gray_r")
     axis.imshow(strength, cmap="Reds", alpha=strength.sqrt(), vmin=0, vmax=1)
     axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+
+
+def show_table(table: pd.DataFrame, caption: str, precision: int = 3) -> Styler:
+    """A table as a page shows it: numbers rounded, with a caption that says what was run."""
+    styled = table.style.format(precision=precision, na_rep="–").set_caption(caption)
+    cells = {"selector": "th, td", "props": "padding: 0.1em 0.4em; text-align: right; font-size: 0.9em"}
+    return styled.set_table_attributes('class="dataframe"').set_table_styles([cells])

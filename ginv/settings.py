@@ -127,7 +127,5 @@ def announce(profile: str, device: str = "auto") -> str:
     operations = sum(costs.training_operations(run) for run in missing)
     operations += sum(costs.measurement_operations(run, settings.test_images) for run in unmeasured)
     minutes = operations / costs.operations_per_second(where) / costs.EFFICIENCY / 60
-    return (
-        f"{len(missing)} of {len(runs)} runs are missing from {store.store_folder()}: about "
-        f"{max(minutes, 1):.0f} minutes here"
-    )
+    work = f"about {max(minutes, 1):.0f} minutes of training and measuring here" if operations else "nothing to train"
+    return f"{len(missing)} of {len(runs)} runs are missing from {store.store_folder()}: {work}"

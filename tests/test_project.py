@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 from execute import chapters, pages
@@ -94,3 +95,15 @@ def test_files_are_small():
     ).stdout.split("\0")  # fmt: skip
     files = [ROOT / name for name in listed if name and not name.startswith("data/")]
     assert [file.name for file in files if file.is_file() and file.stat().st_size > MEGABYTE] == []
+
+
+def test_readme_states_the_results():
+    """Its table is what book/results/table1.csv holds."""
+    table = pd.read_csv(ROOT / "book/results/table1.csv")
+    value = table.groupby(["group", "method", "metric"]).value.mean()
+    names = {"weight-tying": "WT", "data augmentation": "DA", "invariance regularisation": "IR"}
+    rows = re.findall(r"\| (R4|T3), ([\w -]+) \| ([\d.]+) \(.*\) \| ([\d.]+) \(", (ROOT / "README.md").read_text())
+    assert len(rows) == 6
+    for group, name, accuracy, similarity in rows:
+        run = value[group, names[name]]
+        assert (f"{run.accuracy:.1f}", f"{run.SI:.2f}") == (accuracy, similarity), f"{group} {name}"
