@@ -82,6 +82,7 @@ Markdown(
 # ## The chapters
 #
 # - {doc}`table1`: the three models, how they are trained, and the paper's Table 1 beside ours.
+# - {doc}`metrics`: the measures from their equations, Figures 1 to 3, and how far to trust SI.
 #
 # ## Run it
 #

@@ -96,7 +96,7 @@ def _per_pair(order: int, distinct: bool) -> float:
 class Measurement:
     """A row per image in `samples`, and what takes all images together.
 
-    Columns: label, accuracy (per cent), LI, DI, SI; the scale-free companions relative_LI, JS, flip_rate; logit_norm,
+    Columns: label, accuracy (per cent), LI, DI, SI; the companions relative_LI, JS and flip_rate; logit_norm,
     the root mean square over the orbit of the norm of the logits less their mean over classes. `sample_variance` is the
     variance over the images of those logits, each averaged over its orbit.
     """

@@ -38,7 +38,38 @@ def check_table1(results):
     assert da.SI.between(0.35, 0.85).all() and ir.SI.between(0.75, 0.995).all() and (ir.SI > da.SI).all()
 
 
-CHECKS = {"book/table1": check_table1}
+def check_metrics(results):
+    table = pd.read_csv(results / "metrics-quick.csv")
+    assert list(table.columns) == ["group", "method", "seed", "metric", "value"]
+    assert table.value.notna().all()
+    value = table.groupby(["method", "group", "metric"]).value.mean().unstack()
+    wt, da, ir, shrunk = (value.loc[method] for method in ("WT", "DA", "IR", "DA / 100"))
+    assert list(da.index) == list(shrunk.index) == ["R4", "T3"]
+    least = 1 / pd.Series({"R4": 4, "T3": 3})  # of SI, since pairs of a map with itself are in
+    # In the last layer: one point under WT, and under DA no further apart than two images of a class
+    assert (wt.distance_ratio < 1e-3).all()
+    assert (ir.distance_ratio < da.distance_ratio).all() and da.distance_ratio.between(0.2, 1.1).all()
+    # SI: its ceiling, its floors, and the choices that it must not hang on
+    assert (wt["SI (as in the paper)"] > 0.999).all() and (wt["SI (before training)"] > 0.999).all()
+    floor = da["SI floor (as in the paper)"]
+    assert (floor.between(least, da["SI (as in the paper)"]) & (floor < least + 0.15)).all()
+    assert da["SI (before training)"].between(least, 0.6).all()
+    assert ((da["SI (as in the paper)"] - da["SI (200 steps)"]).abs() < 0.05).all()
+    distinct = (da["SI (as in the paper)"] - least) / (1 - least)
+    assert ((da["SI (without pairs g = h)"] - distinct).abs() < 1e-4).all()
+    # The exact attributions are the limit of the sums
+    trained = value.loc[["WT", "DA", "IR"]]
+    assert trained["attribution error, 50 steps"].between(1e-6, 0.05).all()
+    assert trained["attribution gap, 50 steps"].between(1e-8, 0.05).all()
+    # Shrunk logits fool LI and DI and not their companions
+    assert (shrunk.LI < 1e-3 * da.LI).all() and (shrunk.DI < 0.1 * da.DI).all()
+    for honest in ("relative_LI", "flip_rate", "SI", "orbit_over_sample_variance"):
+        assert (shrunk[honest] > 0.5 * da[honest]).all()  # of other images, hence the width
+    convolutional = value.loc["CNN", "R4"]
+    assert convolutional.accuracy > 50 and 0.25 < convolutional.SI < 0.95
+
+
+CHECKS = {"book/table1": check_table1, "book/metrics": check_metrics}
 
 
 @pytest.mark.parametrize("chapter", chapters(ROOT))
