@@ -50,12 +50,12 @@ def check_metrics(results):
     assert (wt.distance_ratio < 1e-3).all()
     assert (ir.distance_ratio < da.distance_ratio).all() and da.distance_ratio.between(0.2, 1.1).all()
     # SI: its ceiling, its floors, and the choices that it must not hang on
-    assert (wt["SI (as in the paper)"] > 0.999).all() and (wt["SI (before training)"] > 0.999).all()
-    floor = da["SI floor (as in the paper)"]
-    assert (floor.between(least, da["SI (as in the paper)"]) & (floor < least + 0.15)).all()
+    assert (wt["SI (as in this book)"] > 0.999).all() and (wt["SI (before training)"] > 0.999).all()
+    floor = da["SI floor (as in this book)"]
+    assert (floor.between(least, da["SI (as in this book)"]) & (floor < least + 0.15)).all()
     assert da["SI (before training)"].between(least, 0.6).all()
-    assert ((da["SI (as in the paper)"] - da["SI (200 steps)"]).abs() < 0.05).all()
-    distinct = (da["SI (as in the paper)"] - least) / (1 - least)
+    assert ((da["SI (as in this book)"] - da["SI (200 steps)"]).abs() < 0.05).all()
+    distinct = (da["SI (as in this book)"] - least) / (1 - least)
     assert ((da["SI (without pairs g = h)"] - distinct).abs() < 1e-4).all()
     # The exact attributions are the limit of the sums
     trained = value.loc[["WT", "DA", "IR"]]
