@@ -18,6 +18,7 @@ from ginv.metrics import (
 )
 from ginv.models import MLP, WeightTiedLinear
 from ginv.saliency import integrated_gradients, saliency_map
+from ginv.sensitivity import jacobian, largest_singular_value
 from ginv.settings import Settings
 from ginv.training import Run, TrainedRun, kl_divergence, logit_error, normalised_logit_error, train
 from ginv.tuning import chosen_nu
@@ -40,8 +41,10 @@ __all__ = [
     "flip_rate",
     "group_named",
     "integrated_gradients",
+    "jacobian",
     "jensen_shannon",
     "kl_divergence",
+    "largest_singular_value",
     "load_dataset",
     "logit_error",
     "logit_invariance",

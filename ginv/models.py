@@ -1,6 +1,7 @@
 """The two networks of Section 4.1: a perceptron, and the same perceptron with a weight-tied first layer."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,13 @@ from torch import Generator, Tensor, nn
 
 from ginv.data import CLASSES, IMAGE_SHAPE
 from ginv.groups import Group
+
+# Responses [n, G, features] and bias -> [n, features]. The paper does not say which; a maximum commutes with a ReLU
+POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "max": lambda responses, bias: responses.amax(1) + bias,
+    "mean": lambda responses, bias: responses.mean(1) + bias,
+    "mean after ReLU": lambda responses, bias: (responses + bias).relu().mean(1),
+}
 
 
 class WeightTiedLinear(nn.Module):
@@ -18,9 +26,9 @@ class WeightTiedLinear(nn.Module):
     `nn.Linear(height * width, features)`.
     """
 
-    def __init__(self, group: Group, height: int, width: int, features: int) -> None:
+    def __init__(self, group: Group, height: int, width: int, features: int, pooling: str = "max") -> None:
         super().__init__()
-        self.group, self.image_shape = group, (height, width)
+        self.group, self.image_shape, self.pooling = group, (height, width), pooling
         self.weight = nn.Parameter(torch.empty(features, height * width))
         self.bias = nn.Parameter(torch.empty(features))
 
@@ -28,7 +36,7 @@ class WeightTiedLinear(nn.Module):
         """`[n, H * W]` -> `[n, features]`."""
         filters = self.group.orbit(self.weight.unflatten(1, self.image_shape)).flatten(2)  # [G, features, H * W]
         responses = F.linear(x, filters.flatten(0, 1)).unflatten(1, filters.shape[:2])  # [n, G, features]
-        return responses.amax(1) + self.bias
+        return POOLINGS[self.pooling](responses, self.bias)
 
 
 class MLP(nn.Module):
@@ -49,17 +57,23 @@ class MLP(nn.Module):
         classes: int = CLASSES,
         width: int = 128,
         depth: int = 5,
+        pooling: str = "max",
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
         pixels = math.prod(image_shape)
-        first = nn.Linear(pixels, width) if group is None else WeightTiedLinear(group, *image_shape, width)
+        first = nn.Linear(pixels, width) if group is None else WeightTiedLinear(group, *image_shape, width, pooling)
         hidden = [layer for _ in range(depth - 1) for layer in (nn.ReLU(), nn.Linear(width, width))]
         self.features = nn.Sequential(nn.Flatten(), first)
         self.hidden = nn.Sequential(*hidden, nn.ReLU())
         self.output = nn.Linear(width, classes)
         if generator is not None:
             initialise(self, generator)
+
+    @property
+    def starts_linear(self) -> bool:
+        """Whether features(ax) - features(0) is a (features(x) - features(0)) for every a >= 0."""
+        return getattr(self.features[1], "pooling", None) != "mean after ReLU"
 
     def forward(self, x: Tensor) -> Tensor:
         """Images `[n, 1, H, W]` -> logits `[n, classes]`."""

@@ -22,7 +22,7 @@ def integrated_gradients(
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; allowed: 1 or more")
-    if type(model) is MLP and baseline is None:
+    if type(model) is MLP and baseline is None and model.starts_linear:
         parts = zip(images.split(1024), targets.split(1024), strict=True)
         return torch.cat([_integrate_mlp(model, *part, steps) for part in parts])
     from captum.attr import IntegratedGradients

@@ -12,9 +12,8 @@ from ginv.data import SPLITS, load_dataset
 from ginv.groups import group_named
 from ginv.metrics import Measurement, measure
 from ginv.training import METHODS, Run, TrainedRun, choose_device, train
-from ginv.tuning import chosen_nu
+from ginv.tuning import GROUPS, chosen_nu
 
-TUNED_GROUPS = ("R4", "T3")
 MEASUREMENT = 1  # a change in what `measure` computes counts this up, so that stored measurements are redone
 
 
@@ -49,8 +48,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise ValueError(f"profile is {self.profile!r}; allowed: {', '.join(PROFILES)}")
-        if self.group not in ("both", *TUNED_GROUPS):
-            raise ValueError(f"group is {self.group!r}; allowed: both, {', '.join(TUNED_GROUPS)}")
+        if self.group not in ("both", *GROUPS):
+            raise ValueError(f"group is {self.group!r}; allowed: both, {', '.join(GROUPS)}")
         seeds = PROFILES[self.profile].seeds if self.seeds is None else self.seeds
         if not isinstance(seeds, list | tuple) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
             raise ValueError(f"seeds is {self.seeds!r}; allowed: a list of integers from 0 up, such as [0, 1]")
@@ -59,7 +58,7 @@ class Settings:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        return TUNED_GROUPS if self.group == "both" else (self.group,)
+        return GROUPS if self.group == "both" else (self.group,)
 
     @property
     def test_images(self) -> int:

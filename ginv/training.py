@@ -10,6 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from ginv import store
 from ginv.data import DATASETS, IMAGE_SHAPE, SPLITS, load_dataset
 from ginv.groups import group_named
-from ginv.models import MLP
+from ginv.models import MLP, POOLINGS
 from ginv.window import Window
 
 METHODS = ("WT", "DA", "IR")
@@ -62,26 +63,45 @@ class Run:
     dataset: str = "MNIST"
     epochs: int = 300
     learning_rate: float = 8e-4
+    weight_decay: float = 0.0  # decoupled: each step takes learning_rate * weight_decay of the weights away
     batch_size: int = 512
     train_images: int = 10_000
     width: int = 128
     depth: int = 5  # hidden layers
+    pooling: str = "max"  # over the group, WT alone
+    selection: str = "best"  # the weights that are kept: of the best validation accuracy, or the last
+    split_seed: int = 0
+    whole_orbit: bool = False  # the regulariser takes all pairs of the orbit and not a random one, IR alone
 
     def __post_init__(self) -> None:
         group_named(self.group).orbit(torch.empty(IMAGE_SHAPE))  # refuses an order that does not fit
-        for name, allowed in {"method": METHODS, "regulariser": [*REGULARISERS], "dataset": DATASETS}.items():
+        choices = {
+            "method": METHODS,
+            "regulariser": [*REGULARISERS],
+            "dataset": DATASETS,
+            "pooling": [*POOLINGS],
+            "selection": ("best", "last"),
+            "whole_orbit": (False, True),
+        }
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        for name in ("seed", "epochs", "batch_size", "train_images", "width", "depth"):
-            least, value = int(name != "seed"), getattr(self, name)
+                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(map(str, allowed))}")
+        for name in ("seed", "split_seed", "epochs", "batch_size", "train_images", "width", "depth"):
+            least, value = int("seed" not in name), getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(f"{name} is {value!r}; allowed: integers from {least}")
         if self.train_images > SPLITS["train"]:
             raise ValueError(f"train_images is {self.train_images}; allowed: 1 to {SPLITS['train']}")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate is {self.learning_rate!r}; allowed: above 0")
+        if not 0 <= self.weight_decay < 1 / self.learning_rate:
+            raise ValueError(f"weight_decay is {self.weight_decay!r}; allowed: 0 to 1 / learning_rate")
         if not 0 <= self.nu < math.inf or (self.method == "IR") != (self.nu > 0):
             raise ValueError(f"nu is {self.nu!r} for {self.method}; allowed: above 0 for IR, 0 for WT and DA")
+        for name, method in {"pooling": "WT", "whole_orbit": "IR"}.items():
+            default = getattr(type(self), name)
+            if self.method != method and getattr(self, name) != default:
+                raise ValueError(f"{name} is {getattr(self, name)!r} for {self.method}; allowed: {default!r}")
         object.__setattr__(self, "nu", float(self.nu))  # 10 and 10.0 are one run
 
     @property
@@ -91,7 +111,7 @@ class Run:
 
     def model(self, generator: Generator | None = None) -> MLP:
         group = group_named(self.group) if self.method == "WT" else None
-        return MLP(group, width=self.width, depth=self.depth, generator=generator)
+        return MLP(group, width=self.width, depth=self.depth, pooling=self.pooling, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -123,13 +143,25 @@ def train(runs: Iterable[Run], *, device: str = "auto", progress: bool = True) -
     for run in dict.fromkeys(runs):
         if run not in trained:
             stacks[replace(run, seed=0, nu=float(run.method == "IR"))].append(run)
-    # On a CPU more runs at once are no faster: their parameters and Adam's moments leave its cache
-    largest = 4 if where.type == "cpu" else 64
-    for stack in stacks.values():
-        for start in range(0, len(stack), largest):
-            for result in train_stack(stack[start : start + largest], device=where, progress=progress):
-                store.save(result.run.specification, result.model.state_dict(), result.record)
-                trained[result.run] = result
+    # On a CPU more runs in a stack are no faster: their parameters and Adam's moments leave its cache. Stacks side by
+    # side, each on cores of its own, are: the cores need not wait for each other after every product.
+    largest, cores = (4, torch.get_num_threads()) if where.type == "cpu" else (64, 1)
+    parts = [stack[i : i + largest] for stack in stacks.values() for i in range(0, len(stack), largest)]
+    workers = max(1, min(cores, len(parts)))
+
+    def train_part(part: list[Run]) -> list[TrainedRun]:
+        if where.type == "cpu":
+            torch.set_num_threads(cores // workers)  # of this thread alone
+        results = train_stack(part, device=where, progress=progress)
+        for result in results:
+            store.save(result.run.specification, result.model.state_dict(), result.record)
+        return results
+
+    for run in stacks:
+        load_dataset(run.dataset, run.split_seed)  # cached from here on: the threads need not read it again
+    with ThreadPoolExecutor(workers) as executor:
+        for results in executor.map(train_part, parts):
+            trained.update((result.run, result) for result in results)
     return {run: trained[run] for run in runs}
 
 
@@ -145,7 +177,7 @@ def load_run(run: Run) -> TrainedRun | None:
 def train_stack(runs: list[Run], *, device: torch.device, progress: bool = True) -> list[TrainedRun]:
     """Train runs that differ in seed and nu alone as one stacked model; nothing in a step waits for the host."""
     run, count, start = runs[0], len(runs), time.perf_counter()
-    group, data = group_named(run.group), load_dataset(run.dataset)
+    group, data = group_named(run.group), load_dataset(run.dataset, run.split_seed)
     train, validation = data.train.head(run.train_images), data.validation
     window = Window.around(torch.cat([train.images, validation.images]), group)
     images = window.crop(group.orbit(train.images)).flatten(0, 1).to(device)  # [G * n, 1, h, w], element by element
@@ -157,17 +189,19 @@ def train_stack(runs: list[Run], *, device: torch.device, progress: bool = True)
     generators = [Generator().manual_seed(run.seed) for run in runs]
     models = [run.model(generator) for run, generator in zip(runs, generators, strict=True)]
     leaves = window.split(stack_module_state(models)[0], device)
-    optimiser = torch.optim.Adam(leaves.values(), lr=run.learning_rate, fused=True)
+    optimiser = torch.optim.AdamW(leaves.values(), lr=run.learning_rate, weight_decay=run.weight_decay, fused=True)
     skeleton = copy.deepcopy(models[0]).to("meta")
     skeleton.features[1].image_shape = window.shape
     nu = torch.tensor([run.nu for run in runs], device=device)
     penalty = REGULARISERS[run.regulariser] if run.method == "IR" else None
-    views = 2 if penalty else 1  # of each image in a batch
+    views = group.order if run.whole_orbit else 2 if penalty else 1  # of each image in a batch
 
     def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor, nu: Tensor) -> Tensor:
         """Equation 4 of one run: x `[views, batch, 1, h, w]`, y `[batch]`."""
         logits = functional_call(skeleton, parameters, x.flatten(0, 1)).unflatten(0, x.shape[:2])
         task = F.cross_entropy(logits[0], y)
+        if run.whole_orbit:
+            return task + nu * penalty(logits[:, None], logits[None]).mean()
         return task + nu * penalty(*logits).mean() if penalty else task
 
     def validate(parameters: dict[str, Tensor]) -> Tensor:
@@ -177,7 +211,7 @@ def train_stack(runs: list[Run], *, device: torch.device, progress: bool = True)
     history = torch.empty(run.epochs, count, device=device)
     bar = tqdm(range(run.epochs), desc=f"{run.method} {run.group}, {count} runs", unit="epoch", disable=not progress)
     for epoch in bar:
-        rows, targets = _epoch(train.labels, group.order, generators)
+        rows, targets = _epoch(train.labels, group.order, generators, run.whole_orbit)
         rows = rows[:, :views].to(device).split(run.batch_size, 2)
         for batch, y in zip(rows, targets.to(device).split(run.batch_size, 1), strict=True):
             x = images.index_select(0, batch.flatten()).unflatten(0, batch.shape)
@@ -186,7 +220,7 @@ def train_stack(runs: list[Run], *, device: torch.device, progress: bool = True)
             optimiser.step()
         with torch.no_grad():
             history[epoch] = vmap(validate)(window.join(leaves))
-            better = history[epoch] > best_accuracy
+            better = (history[epoch] > best_accuracy) | (run.selection == "last")
             best_accuracy = torch.where(better, history[epoch], best_accuracy)
             for name, leaf in leaves.items():
                 best[name] = torch.where(better.view(-1, *[1] * (leaf.ndim - 1)), leaf, best.get(name, leaf))
@@ -208,12 +242,15 @@ def train_stack(runs: list[Run], *, device: torch.device, progress: bool = True)
     return results
 
 
-def _epoch(labels: Tensor, order: int, generators: list[Generator]) -> tuple[Tensor, Tensor]:
-    """A shuffled epoch of every run: rows of the orbits `[runs, 2, n]` and labels `[runs, n]`.
+def _epoch(labels: Tensor, order: int, generators: list[Generator], whole_orbit: bool) -> tuple[Tensor, Tensor]:
+    """A shuffled epoch of every run: rows of the orbits `[runs, views, n]` and labels `[runs, n]`.
 
-    Both views are drawn whether used or not, so that DA and IR of one seed see the same images.
+    A pair of views is drawn whether used or not, so that WT, DA and IR of one seed see the same images; the whole orbit
+    begins with the first of the pair.
     """
     n = len(labels)
     shuffled = torch.stack([torch.randperm(n, generator=generator) for generator in generators])
     elements = torch.stack([torch.randint(order, (2, n), generator=generator) for generator in generators])
+    if whole_orbit:
+        elements = (elements[:, :1] + torch.arange(order)[:, None]) % order
     return elements * n + shuffled[:, None], labels[shuffled]

@@ -12,32 +12,54 @@ import pandas as pd
 from ginv.data import load_dataset
 from ginv.groups import group_named
 from ginv.metrics import measure
-from ginv.training import Run, choose_device, train
+from ginv.training import REGULARISERS, Run, TrainedRun, choose_device, train
 
+GROUPS = ("R4", "T3")
 TARGET = 0.95
-SEEDS = (0, 1)
-COARSE = (0.1, 1.0, 10.0, 100.0)
-BISECTIONS = 3  # of a factor of 10: the answer is within a factor of 10 ** (1 / 8) = 1.33
+SEEDS = (0, 1, 2, 3)
+SEARCH_SEEDS = SEEDS[:2]  # the search is done with these; its answer must hold for all
+DECADES = (1.0, 10.0, 100.0)  # and on, to LARGEST, while SI stays below the target
+LARGEST = 1e4
+STEP = 10 ** (1 / 8)  # the answer is within this factor of the smallest nu
 COLUMNS = ["group", "regulariser", "nu", "seed", "accuracy", "LI", "DI", "SI"]
 
 
-def sweep(group: str, regulariser: str = "logit", *, device: str = "auto") -> pd.DataFrame:
-    """Train IR over a coarse grid of nu, then halve (in the logarithm) the interval in which SI passes the target."""
-    table = pd.DataFrame(_rows(group, regulariser, COARSE, device), columns=COLUMNS)
-    for _ in range(BISECTIONS):
-        similarity = table.groupby("nu").SI.mean()
-        above = smallest_nu(table)
-        if above is None or not (below := similarity.index[similarity.index < above]).size:
-            break
-        middle = float(f"{(below.max() * above) ** 0.5:.2g}")
-        table = pd.concat([table, pd.DataFrame(_rows(group, regulariser, [middle], device), columns=COLUMNS)])
-    return table.sort_values(["nu", "seed"], ignore_index=True)
+def sweep(forms: list[tuple[str, str]], *, device: str = "auto") -> pd.DataFrame:
+    """Sweep nu for each (group, regulariser) until its smallest nu is known; what is next for all trains together."""
+    rows: list[list] = []
+    while runs := [run for form in forms for run in next_runs(pd.DataFrame(rows, columns=COLUMNS), *form)]:
+        rows += [_row(trained, device) for trained in train(runs, device=device).values()]
+    return pd.DataFrame(rows, columns=COLUMNS).sort_values(COLUMNS[:4], ignore_index=True)
+
+
+def next_runs(table: pd.DataFrame, group: str, regulariser: str) -> list[Run]:
+    """What the sweep of one form trains next, given the rows so far; nothing once it is done.
+
+    Decades first; then the decade in which SI passes the target is halved, in the logarithm, until it is a `STEP`, with
+    two seeds so far. The nu found is raised by a `STEP` at a time until SI reaches the target over all seeds.
+    """
+    rows = table[(table.group == group) & (table.regulariser == regulariser)]
+    search = rows[rows.seed.isin(SEARCH_SEEDS)].groupby("nu").SI.mean()
+    passing = search.index[search >= TARGET]
+    nus, seeds = [], SEARCH_SEEDS
+    if search.empty:
+        nus = list(DECADES)
+    elif passing.empty:
+        nus = [10 * search.index.max()]
+    elif (below := search.index[search.index < passing.min()].max()) * STEP * 1.05 < passing.min():
+        nus = [(below * passing.min()) ** 0.5]
+    elif smallest_nu(rows) is None:
+        confirmed = rows[~rows.seed.isin(SEARCH_SEEDS)].nu
+        nus, seeds = [passing.min() if confirmed.empty else confirmed.max() * STEP], SEEDS
+    nus = [float(f"{nu:.2g}") for nu in nus if nu <= LARGEST]
+    done = set(zip(rows.nu, rows.seed, strict=True))
+    return [Run(group, "IR", seed, nu, regulariser) for nu in nus for seed in seeds if (nu, seed) not in done]
 
 
 def smallest_nu(table: pd.DataFrame) -> float | None:
-    """The smallest nu of a sweep whose SI, averaged over seeds, reaches the target; None where none does."""
-    similarity = table.groupby("nu").SI.mean()
-    return min(similarity.index[similarity >= TARGET], default=None)
+    """The smallest nu whose SI, averaged over all of `SEEDS`, reaches the target; None where none does."""
+    nus = table.groupby("nu").agg(SI=("SI", "mean"), seeds=("seed", "nunique"))
+    return min(nus.index[(nus.SI >= TARGET) & (nus.seeds == len(SEEDS))], default=None)
 
 
 def chosen_nu(group: str, regulariser: str = "logit") -> float:
@@ -61,14 +83,12 @@ def read_sweep() -> pd.DataFrame:
     return pd.read_csv(clone if clone.is_file() else here / "nu_sweep.csv")
 
 
-def _rows(group: str, regulariser: str, nus: tuple[float, ...] | list[float], device: str) -> list[list]:
-    runs = [Run(group, "IR", seed, nu, regulariser) for nu in nus for seed in SEEDS]
-    where, rows = choose_device(device), []
-    for run, trained in train(runs, device=device).items():
-        images = load_dataset(run.dataset).validation.to(where)
-        measured = measure(trained.model.to(where), images.images, images.labels, group_named(group)).summary
-        rows.append([group, regulariser, run.nu, run.seed, *measured[COLUMNS[4:]]])
-    return rows
+def _row(trained: TrainedRun, device: str) -> list:
+    where, run = choose_device(device), trained.run
+    images = load_dataset(run.dataset).validation.to(where)
+    group = group_named(run.group)
+    measured = measure(trained.model.to(where), images.images, images.labels, group, progress=False).summary
+    return [run.group, run.regulariser, run.nu, run.seed, *measured[COLUMNS[4:]]]
 
 
 if __name__ == "__main__":
@@ -76,6 +96,5 @@ if __name__ == "__main__":
     parser.add_argument("output", type=Path)
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
-    pd.concat([sweep(group, device=arguments.device) for group in ("R4", "T3")]).round(6).to_csv(
-        arguments.output, index=False
-    )
+    forms = [(group, regulariser) for group in GROUPS for regulariser in REGULARISERS]
+    sweep(forms, device=arguments.device).round(6).to_csv(arguments.output, index=False)
