@@ -1,21 +1,28 @@
 """Execute the chapters of a book: `python book/execute.py FOLDER PROFILE`.
 
 FOLDER holds `_toc.yml` and `book/`. Each chapter, a jupytext script `book/NAME.py`, is executed by papermill in the
-folder it lies in and saved beside it as `NAME.ipynb`. One that fails is not saved and ends the command.
+folder it lies in and saved beside it as `NAME.ipynb`, with a line on it in `results/provenance.csv`. One that fails is
+not saved and ends the command.
 """
 
 import argparse
+import csv
 import hashlib
 import os
+import platform
 import sys
 import time
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import jupytext
 import nbformat
 import papermill
+import torch
 import yaml
 
+PACKAGES = ("ginv", "torch", "captum", "numpy")  # those a number can hang on
 METADATA = {
     "jupytext": {"formats": "ipynb,py:percent"},
     "kernelspec": {
@@ -30,7 +37,10 @@ METADATA = {
 def pages(folder: Path) -> list[str]:
     """The pages of the book without suffix, the root last: it sums up what the others computed."""
     toc = yaml.safe_load((folder / "_toc.yml").read_text())
-    return [*(chapter["file"] for chapter in toc["chapters"]), toc["root"]]
+    files = [
+        chapter["file"] for part in toc["parts"] for chapter in part["chapters"]
+    ]
+    return [*files, toc["root"]]
 
 
 def chapters(folder: Path) -> list[str]:
@@ -39,7 +49,8 @@ def chapters(folder: Path) -> list[str]:
 
 
 def execute(script: Path, profile: str) -> None:
-    """Execute a chapter and save its notebook."""
+    """Execute a chapter, save its notebook and note when and with what."""
+    start = time.perf_counter()
     notebook = jupytext.read(script)
     takes_profile = any(
         "parameters" in cell.metadata.get("tags", []) for cell in notebook.cells
@@ -61,6 +72,34 @@ def execute(script: Path, profile: str) -> None:
     )
     _clean(notebook)
     nbformat.write(notebook, script.with_suffix(".ipynb"))
+    _note(script, profile, time.perf_counter() - start)
+
+
+def _note(script: Path, profile: str, seconds: float) -> None:
+    """A chapter's line in results/provenance.csv; the notebook stays free of what differs from run to run."""
+    table = script.parent / "results" / "provenance.csv"
+    lines = {}
+    if table.is_file():
+        with table.open(newline="") as file:
+            lines = {line["chapter"]: line for line in csv.DictReader(file)}
+    gpu = torch.cuda.is_available()
+    lines[script.stem] = {
+        "chapter": script.stem,
+        "profile": profile,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "seconds": f"{seconds:.0f}",
+        "device": torch.cuda.get_device_name()
+        if gpu
+        else f"CPU, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(
+            file, lines[script.stem], restval="", lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(lines.values())
 
 
 def _clean(notebook: nbformat.NotebookNode) -> None:

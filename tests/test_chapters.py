@@ -78,6 +78,9 @@ def test_chapter(chapter, book, monkeypatch):
     execute(book / f"{chapter}.py", "quick")
     if chapter in CHECKS:
         CHECKS[chapter](book / "book" / "results")
+    provenance = pd.read_csv(book / "book" / "results" / "provenance.csv").set_index("chapter")
+    line = provenance.loc[Path(chapter).name]
+    assert line.profile == "quick" and line.seconds > 0 and line.notna().all()
 
 
 def test_every_check_has_its_chapter():

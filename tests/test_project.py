@@ -48,6 +48,12 @@ def test_versions_agree():
     assert citation["version"] == PROJECT["version"]
 
 
+def test_provenance_of_all_chapters_is_known():
+    table = pd.read_csv(ROOT / "book/results/provenance.csv")
+    assert {f"book/{name}" for name in table.chapter} == set(chapters(ROOT)), "make notebooks"
+    assert set(table.profile) == {"paper"} and table.notna().all(axis=None), "make notebooks"
+
+
 @pytest.mark.parametrize("page", pages(ROOT))
 def test_page_is_there(page):
     sources = [suffix for suffix in (".py", ".md") if (ROOT / f"{page}{suffix}").is_file()]
