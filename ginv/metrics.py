@@ -23,7 +23,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def logit_invariance(logits: Tensor, *, distinct: bool = False) -> Tensor:
-    """LI (Equation 2): mean of |f(gx) - f(hx)|^2 / 2 over pairs of the orbit; logits `[G, n, C]` -> `[n]`."""
+    """LI (Equation 2): mean of `|f(gx) - f(hx)|^2 / 2` over pairs of the orbit; logits `[G, n, C]` -> `[n]`."""
     return logits.var(0, correction=0).sum(-1) * _per_pair(len(logits), distinct)
 
 

@@ -14,6 +14,8 @@ from execute import chapters, pages
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+import ginv
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
@@ -46,6 +48,12 @@ def test_pin_lies_in_the_range(name):
 def test_versions_agree():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == PROJECT["version"]
+
+
+def test_the_api_page_has_every_public_name():
+    modules = set(re.findall(r"automodule:: (\S+)", (ROOT / "book/api.md").read_text()))
+    missing = [name for name in ginv.__all__ if getattr(ginv, name).__module__ not in modules]
+    assert missing == [] and all(getattr(ginv, name).__doc__ for name in ginv.__all__)
 
 
 def test_provenance_of_all_chapters_is_known():
