@@ -24,6 +24,7 @@ test: STRICT = -n -W --keep-going
 test: .venv/ready  ## everything that .ci/run checks
 	@.venv/bin/ruff check -q
 	@.venv/bin/ruff format -q --check
+	@.venv/bin/mypy
 	@.venv/bin/pytest
 	@$(call COPY,pages)
 	@$(call RENDER,pages)

@@ -86,7 +86,8 @@ def load_dataset(name: str = "MNIST", split_seed: int = 0) -> Dataset:
     mean, std = train.mean().item(), train.std().item()
     sizes = [*SPLITS.values()]
     images = images.sub_(mean).div_(std).split(sizes)
-    return Dataset(*map(Split, images, labels[order].split(sizes)), mean, std)
+    training, validation, test = map(Split, images, labels[order].split(sizes))
+    return Dataset(training, validation, test, mean, std)
 
 
 def _data_folder(name: str) -> Path:
