@@ -36,6 +36,7 @@ from IPython.display import Markdown
 import ginv
 from ginv.figures import GROUP_NAMES, group_panels, plot_methods, use_style
 
+ginv.refuse_unknown(In)  # a parameter by a wrong name
 settings = ginv.Settings(profile, group, seeds, device)
 use_style()
 table = settings.table(settings.train())

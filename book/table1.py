@@ -51,6 +51,7 @@ from ginv.figures import (
     use_style,
 )
 
+ginv.refuse_unknown(In)  # a parameter by a wrong name
 settings = ginv.Settings(profile, group, seeds, device)
 use_style()
 Markdown(f"This page was run with {settings.label}.")

@@ -17,6 +17,7 @@ from ginv.metrics import (
     saliency_invariance,
 )
 from ginv.models import MLP, WeightTiedLinear
+from ginv.parameters import refuse_unknown
 from ginv.saliency import integrated_gradients, saliency_map
 from ginv.sensitivity import jacobian, largest_singular_value
 from ginv.settings import Settings
@@ -50,6 +51,7 @@ __all__ = [
     "logit_invariance",
     "measure",
     "normalised_logit_error",
+    "refuse_unknown",
     "relative_logit_invariance",
     "saliency_invariance",
     "saliency_map",
