@@ -1,0 +1,57 @@
+"""Has this machine what the book needs? `python -m ginv.check` prints OK or FAIL for each thing; FAIL exits with 1."""
+
+import shutil
+import sys
+from importlib.metadata import requires, version
+from tempfile import TemporaryFile
+
+import torch
+from packaging.requirements import Requirement
+
+from ginv.data import DATASETS, load_dataset
+from ginv.store import store_folder
+from ginv.training import choose_device
+
+
+def versions() -> str:
+    needed = [r for r in map(Requirement, requires("ginv") or []) if not r.marker]  # those of the extras have one
+    if wrong := [
+        f"{r.name} is {version(r.name)}, not {r.specifier}" for r in needed if version(r.name) not in r.specifier
+    ]:
+        raise ValueError(", ".join(wrong))
+    return f"ginv {version('ginv')}, torch {torch.__version__}, Python {sys.version.split()[0]}"
+
+
+def data() -> str:
+    return ", ".join(f"{name} with {len(load_dataset(name).test):,} test images" for name in DATASETS)
+
+
+def store() -> str:
+    store_folder().mkdir(parents=True, exist_ok=True)
+    TemporaryFile(dir=store_folder()).close()  # can be written
+    return f"{len([*store_folder().glob('*/record.json')])} records in {store_folder()}"
+
+
+def device() -> str:
+    return torch.cuda.get_device_name() if choose_device().type == "cuda" else "CPU; there is no GPU, none is needed"
+
+
+def space() -> str:
+    if (free := shutil.disk_usage(store_folder()).free / 1e9) < 1:
+        raise ValueError(f"{free:.1f} GB free for the store, 1 GB is needed")
+    return f"{free:.0f} GB free for the store"
+
+
+def main() -> int:
+    failed = 0
+    for check in (versions, data, store, device, space):
+        try:
+            print("OK  ", check.__name__, "-", check())
+        except Exception as error:  # whatever it is, the line says it
+            failed = 1
+            print("FAIL", check.__name__, "-", error)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
