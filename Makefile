@@ -4,10 +4,10 @@ PROFILE ?= paper
 COPY = rm -rf _build/$(1) && mkdir -p _build/$(1) && cp -r _config.yml _toc.yml book _build/$(1)
 RENDER = .venv/bin/jupyter-book build --all -q --path-output . $(STRICT) _build/$(1) >/dev/null
 
-.PHONY: help book html test notebooks tune clean
+.PHONY: help book html test notebooks tune publish-url clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 book: .venv/ready  ## train, execute every chapter (PROFILE=paper or quick), render; all under _build/
 	@$(call COPY,book)
@@ -34,6 +34,9 @@ notebooks: .venv/ready  ## refresh the committed notebooks and book/results at t
 
 tune: .venv/ready  ## redo the sweep that chooses nu: book/results/nu_sweep.csv
 	@.venv/bin/python -m ginv.tuning book/results/nu_sweep.csv
+
+publish-url: .venv/ready  ## URL=https://github.com/OWNER/NAME: put the public address everywhere
+	@.venv/bin/python book/publish.py $(URL)
 
 clean:  ## remove the environment and all that was built; trained runs stay in the store
 	@rm -rf .venv _build

@@ -21,6 +21,18 @@
 # This book does the paper again from the data. The numbers on a page come from the code on that page, and where ours and
 # the paper's part ways the page says so.
 
+# %% tags=["remove-cell"]
+import subprocess
+import sys
+from importlib.util import find_spec
+
+# written by `make publish-url`
+package = ""  # not published yet: install ginv from a clone
+
+if find_spec("ginv") is None:  # a notebook opened alone, as on Colab
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, package], check=True)
+
 # %% tags=["parameters"]
 profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
 group = "both"  # "R4", "T3" or "both"

@@ -31,6 +31,18 @@
 # - Companions of LI and DI, and which of them a network can fool by shrinking its logits.
 # - `ginv.measure` on a network that is not the paper's.
 
+# %% tags=["remove-cell"]
+import subprocess
+import sys
+from importlib.util import find_spec
+
+# written by `make publish-url`
+package = ""  # not published yet: install ginv from a clone
+
+if find_spec("ginv") is None:  # a notebook opened alone, as on Colab
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, package], check=True)
+
 # %% tags=["parameters"]
 profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
 group = "both"  # "R4", "T3" or "both"

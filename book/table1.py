@@ -27,6 +27,18 @@
 # - Table 1 of the paper beside ours: accuracy and three measures of invariance over the orbits of the test images; then
 #   cell by cell what agrees and what does not.
 
+# %% tags=["remove-cell"]
+import subprocess
+import sys
+from importlib.util import find_spec
+
+# written by `make publish-url`
+package = ""  # not published yet: install ginv from a clone
+
+if find_spec("ginv") is None:  # a notebook opened alone, as on Colab
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, package], check=True)
+
 # %% tags=["parameters"]
 profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
 group = "both"  # "R4", "T3" or "both"
