@@ -25,9 +25,9 @@ test: .venv/ready  ## everything that .ci/run checks
 	@.venv/bin/ruff check -q
 	@.venv/bin/ruff format -q --check
 	@.venv/bin/mypy
-	@.venv/bin/pytest
 	@$(call COPY,pages)
 	@$(call RENDER,pages)
+	@.venv/bin/pytest
 
 notebooks: .venv/ready  ## refresh the committed notebooks and book/results at the paper profile
 	@.venv/bin/python book/execute.py . paper
