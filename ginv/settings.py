@@ -1,7 +1,7 @@
 """What a chapter runs: the parameters that its reader sets, checked before anything trains."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,9 +11,10 @@ from ginv import costs, store
 from ginv.data import SPLITS, load_dataset
 from ginv.groups import group_named
 from ginv.metrics import Measurement, measure
-from ginv.training import METHODS, Run, TrainedRun, choose_device, train
+from ginv.training import METHODS, REGULARISERS, Run, TrainedRun, choose_device, train
 from ginv.tuning import GROUPS, chosen_nu
 
+WEIGHT_DECAYS = (0.3, 1.0, 3.0, 10.0)  # from hardly any to one that ruins the network
 MEASUREMENT = 1  # a change in what `measure` computes counts this up, so that stored measurements are redone
 
 
@@ -42,7 +43,7 @@ class Settings:
 
     profile: str = "paper"
     group: str = "both"
-    seeds: tuple[int, ...] | list[int] | None = None
+    seeds: tuple[int, ...] = None  # type: ignore[assignment]  # or a list, or None; a tuple once it is checked
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -84,16 +85,32 @@ class Settings:
         """The trained runs of Table 1, from the store where they are there."""
         return train(self.runs(), device=self.device)
 
-    def measurement(self, run: Run) -> dict:
-        """What names the measurement of a run in the store."""
-        return {"measurement": MEASUREMENT, "run": run.specification, "images": self.test_images}
+    def spectral_runs(self) -> list[Run]:
+        """The further runs of Figure 5: the other forms of the regulariser, and DA with weight decay for two seeds."""
+        others = [form for form in REGULARISERS if form != "logit"]
+        return [self.run(g, "IR", seed, form) for g in self.groups for form in others for seed in self.seeds] + [
+            replace(self.run(g, "DA", seed), weight_decay=decay)
+            for g in self.groups
+            for seed in self.seeds[:2]
+            for decay in WEIGHT_DECAYS
+        ]
 
-    def measure(self, trained: TrainedRun) -> Measurement:
-        """`ginv.measure` of a run on the test images, from the store where it is there."""
-        specification = self.measurement(trained.run)
+    def measurement(self, run: Run, images: int | None = None) -> dict:
+        """What names the measurement of a run in the store."""
+        return {"measurement": MEASUREMENT, "run": run.specification, "images": images or self.test_images}
+
+    def measure(self, trained: TrainedRun, images: int | None = None) -> Measurement:
+        """`ginv.measure` of a run on the first or, without a number, all test images of the profile; from the store
+        where it is there.
+        """
+        specification = self.measurement(trained.run, images)
         if stored := store.load(specification):
             return Measurement(pd.DataFrame(stored[0])[stored[1]["columns"]], stored[1]["sample_variance"])
-        test = load_dataset(trained.run.dataset).test.head(self.test_images).to(choose_device(self.device))
+        test = (
+            load_dataset(trained.run.dataset, trained.run.split_seed)
+            .test.head(specification["images"])
+            .to(choose_device(self.device))
+        )
         model = copy.deepcopy(trained.model).to(test.images.device)
         measurement = measure(model, test.images, test.labels, group_named(trained.run.group))
         columns = {name: torch.tensor(column.to_numpy()) for name, column in measurement.samples.items()}
@@ -112,19 +129,28 @@ class Settings:
 
     def save(self, table: pd.DataFrame, folder: str, name: str) -> None:
         """Write a table to FOLDER/NAME.csv, or NAME-quick.csv: a look never overwrites the paper's results."""
-        suffix = "" if self.profile == "paper" else f"-{self.profile}"
         Path(folder).mkdir(parents=True, exist_ok=True)
-        table.to_csv(Path(folder) / f"{name}{suffix}.csv", index=False)
+        table.to_csv(self._file(folder, name), index=False)
+
+    def load(self, folder: str, name: str) -> pd.DataFrame:
+        """A table that another chapter saved at this profile. Raises FileNotFoundError, naming the chapter."""
+        if not (file := self._file(folder, name)).is_file():
+            raise FileNotFoundError(f"no {file}; run the chapter {name} at the {self.profile} profile first")
+        return pd.read_csv(file)
+
+    def _file(self, folder: str, name: str) -> Path:
+        return Path(folder) / f"{name}{'' if self.profile == 'paper' else f'-{self.profile}'}.csv"
 
 
 def announce(profile: str, device: str = "auto") -> str:
     """How many of a profile's runs are missing from the store, and about how long they take on this machine."""
     settings, where = Settings(profile, device=device), choose_device(device)
-    runs = settings.runs()
-    missing = [run for run in runs if not store.contains(run.specification)]
-    unmeasured = [run for run in runs if not store.contains(settings.measurement(run))]
+    images = dict.fromkeys(settings.runs(), settings.test_images)
+    images |= dict.fromkeys(settings.spectral_runs(), settings.test_images // 5)
+    missing = [run for run in images if not store.contains(run.specification)]
+    unmeasured = [run for run, n in images.items() if not store.contains(settings.measurement(run, n))]
     operations = sum(costs.training_operations(run) for run in missing)
-    operations += sum(costs.measurement_operations(run, settings.test_images) for run in unmeasured)
+    operations += sum(costs.measurement_operations(run, images[run]) for run in unmeasured)
     minutes = operations / costs.operations_per_second(where) / costs.EFFICIENCY / 60
     work = f"about {max(minutes, 1):.0f} minutes of training and measuring here" if operations else "nothing to train"
-    return f"{len(missing)} of {len(runs)} runs are missing from {store.store_folder()}: {work}"
+    return f"{len(missing)} of {len(images)} runs are missing from {store.store_folder()}: {work}"

@@ -1,7 +1,8 @@
 """Training (Sections 3.3 and 4.1): weight-tying (WT), data augmentation (DA), invariance regularisation (IR).
 
-Runs that share an architecture train as one stacked model with a leading axis of runs: seeds and values of nu cost one
-pass. Every run draws from its own generator, so its result does not depend, up to rounding, on its company.
+Runs that share an architecture train as one stacked model with a leading axis of runs: seeds, values of nu and weight
+decays cost one pass. Every run draws from its own generator, so its result does not depend, up to rounding, on its
+company.
 """
 
 import copy
@@ -12,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from threading import Event
 
 import torch
 import torch.nn.functional as F
@@ -29,18 +31,18 @@ METHODS = ("WT", "DA", "IR")
 
 
 def logit_error(a: Tensor, b: Tensor) -> Tensor:
-    """|a - b|^2 / 2 (Equation 2) of logits `[..., C]` -> `[...]`."""
+    """`|a - b|^2 / 2` (Equation 2) of logits `[..., C]` -> `[...]`."""
     return (a - b).square().sum(-1) / 2
 
 
 def kl_divergence(a: Tensor, b: Tensor) -> Tensor:
-    """KL(softmax(a) | softmax(b)) (Equation 1) in nats, of logits `[..., C]` -> `[...]`."""
+    """`KL(softmax(a) | softmax(b))` (Equation 1) in nats, of logits `[..., C]` -> `[...]`."""
     log_a, log_b = a.log_softmax(-1), b.log_softmax(-1)
     return (log_a.exp() * (log_a - log_b)).sum(-1)
 
 
 def normalised_logit_error(a: Tensor, b: Tensor) -> Tensor:
-    """|a - b|^2 / |a|^2 (Section 4.4, form iii) of logits `[..., C]` -> `[...]`."""
+    """`|a - b|^2 / |a|^2` (Section 4.4, form iii) of logits `[..., C]` -> `[...]`."""
     return (a - b).square().sum(-1) / a.square().sum(-1)
 
 
@@ -142,7 +144,7 @@ def train(runs: Iterable[Run], *, device: str = "auto", progress: bool = True) -
     stacks = defaultdict(list)
     for run in dict.fromkeys(runs):
         if run not in trained:
-            stacks[replace(run, seed=0, nu=float(run.method == "IR"))].append(run)
+            stacks[replace(run, seed=0, nu=float(run.method == "IR"), weight_decay=0.0)].append(run)
     # On a CPU more runs in a stack are no faster: their parameters and Adam's moments leave its cache. Stacks side by
     # side, each on cores of its own, are: the cores need not wait for each other after every product.
     largest, cores = (4, torch.get_num_threads()) if where.type == "cpu" else (64, 1)
@@ -152,16 +154,21 @@ def train(runs: Iterable[Run], *, device: str = "auto", progress: bool = True) -
     def train_part(part: list[Run]) -> list[TrainedRun]:
         if where.type == "cpu":
             torch.set_num_threads(cores // workers)  # of this thread alone
-        results = train_stack(part, device=where, progress=progress)
+        results = train_stack(part, device=where, progress=progress, stop=stop)
         for result in results:
             store.save(result.run.specification, result.model.state_dict(), result.record)
         return results
 
     for run in stacks:
         load_dataset(run.dataset, run.split_seed)  # cached from here on: the threads need not read it again
+    stop = Event()
     with ThreadPoolExecutor(workers) as executor:
-        for results in executor.map(train_part, parts):
-            trained.update((result.run, result) for result in results)
+        try:
+            for results in executor.map(train_part, parts):
+                trained.update((result.run, result) for result in results)
+        except BaseException:  # Ctrl-C too
+            stop.set()
+            raise
     return {run: trained[run] for run in runs}
 
 
@@ -174,8 +181,13 @@ def load_run(run: Run) -> TrainedRun | None:
     return TrainedRun(run, model.requires_grad_(False), stored[1])
 
 
-def train_stack(runs: list[Run], *, device: torch.device, progress: bool = True) -> list[TrainedRun]:
-    """Train runs that differ in seed and nu alone as one stacked model; nothing in a step waits for the host."""
+def train_stack(
+    runs: list[Run], *, device: torch.device, progress: bool = True, stop: Event | None = None
+) -> list[TrainedRun]:
+    """Train runs that differ in seed, nu and weight decay alone, stacked; nothing in a step waits for the host.
+
+    Raises FloatingPointError where weights are not finite any more, and InterruptedError after `stop` is set.
+    """
     run, count, start = runs[0], len(runs), time.perf_counter()
     group, data = group_named(run.group), load_dataset(run.dataset, run.split_seed)
     train, validation = data.train.head(run.train_images), data.validation
@@ -189,10 +201,12 @@ def train_stack(runs: list[Run], *, device: torch.device, progress: bool = True)
     generators = [Generator().manual_seed(run.seed) for run in runs]
     models = [run.model(generator) for run, generator in zip(runs, generators, strict=True)]
     leaves = window.split(stack_module_state(models)[0], device)
-    optimiser = torch.optim.AdamW(leaves.values(), lr=run.learning_rate, weight_decay=run.weight_decay, fused=True)
+    optimiser = torch.optim.Adam(leaves.values(), lr=run.learning_rate, fused=True)
+    kept = 1 - run.learning_rate * torch.tensor([run.weight_decay for run in runs], device=device)
     skeleton = copy.deepcopy(models[0]).to("meta")
-    skeleton.features[1].image_shape = window.shape
+    skeleton.features[1].image_shape = window.shape  # type: ignore[assignment]
     nu = torch.tensor([run.nu for run in runs], device=device)
+    decays = any(run.weight_decay for run in runs)
     penalty = REGULARISERS[run.regulariser] if run.method == "IR" else None
     views = group.order if run.whole_orbit else 2 if penalty else 1  # of each image in a batch
 
@@ -200,23 +214,31 @@ def train_stack(runs: list[Run], *, device: torch.device, progress: bool = True)
         """Equation 4 of one run: x `[views, batch, 1, h, w]`, y `[batch]`."""
         logits = functional_call(skeleton, parameters, x.flatten(0, 1)).unflatten(0, x.shape[:2])
         task = F.cross_entropy(logits[0], y)
-        if run.whole_orbit:
-            return task + nu * penalty(logits[:, None], logits[None]).mean()
-        return task + nu * penalty(*logits).mean() if penalty else task
+        if penalty is None:
+            return task
+        pair = (logits[:, None], logits[None]) if run.whole_orbit else logits
+        return task + nu * penalty(*pair).mean()
 
     def validate(parameters: dict[str, Tensor]) -> Tensor:
         return (functional_call(skeleton, parameters, turned).argmax(-1) == turned_labels).float().mean()
 
-    best, best_accuracy = {}, torch.full((count,), -1.0, device=device)
+    best: dict[str, Tensor] = {}
+    best_accuracy = torch.full((count,), -1.0, device=device)
     history = torch.empty(run.epochs, count, device=device)
     bar = tqdm(range(run.epochs), desc=f"{run.method} {run.group}, {count} runs", unit="epoch", disable=not progress)
     for epoch in bar:
+        if stop and stop.is_set():
+            raise InterruptedError(f"stopped before epoch {epoch + 1} of {run}")
         rows, targets = _epoch(train.labels, group.order, generators, run.whole_orbit)
         rows = rows[:, :views].to(device).split(run.batch_size, 2)
         for batch, y in zip(rows, targets.to(device).split(run.batch_size, 1), strict=True):
             x = images.index_select(0, batch.flatten()).unflatten(0, batch.shape)
             optimiser.zero_grad()
             vmap(loss)(window.join(leaves), x, y, nu).sum().backward()
+            if decays:
+                with torch.no_grad():
+                    for leaf in leaves.values():
+                        leaf.mul_(kept.view(-1, *[1] * (leaf.ndim - 1)))
             optimiser.step()
         with torch.no_grad():
             history[epoch] = vmap(validate)(window.join(leaves))

@@ -1,3 +1,5 @@
+import math
+
 import pandas as pd
 import pytest
 import torch
@@ -42,7 +44,7 @@ def test_a_measurement_is_stored(monkeypatch):
 
 
 def test_announce_counts_what_is_missing():
-    assert announce("quick").startswith("6 of 6 runs are missing")
+    assert announce("quick").startswith("18 of 18 runs are missing")
 
 
 def test_training_operations_are_those_of_the_matrix_products():
@@ -54,7 +56,36 @@ def test_training_operations_are_those_of_the_matrix_products():
     assert costs.training_operations(run) - validation == counter.get_total_flops()
 
 
-@pytest.mark.parametrize(("values", "chosen"), [([0.5, 0.96, 0.94, 0.97], 1.0), ([0.1, 0.2, 0.3, 0.4], None)])
-def test_the_smallest_nu_that_reaches_the_target(values, chosen):
-    table = pd.DataFrame({"nu": [0.1, 1.0, 10.0, 100.0], "SI": values})
-    assert tuning.smallest_nu(table) == chosen
+def swept(similarity):
+    """The sweep over runs whose SI is `similarity(nu, seed)`."""
+    table = pd.DataFrame(columns=tuning.COLUMNS)
+    while runs := tuning.next_runs(table, "R4", "logit"):
+        rows = [["R4", "logit", run.nu, run.seed, 90, 0, 0, similarity(run.nu, run.seed)] for run in runs]
+        table = pd.DataFrame([*table.to_numpy().tolist(), *rows], columns=tuning.COLUMNS)
+        assert len(table) < 40 and not table.duplicated(["nu", "seed"]).any()
+    return tuning.smallest_nu(table)
+
+
+@pytest.mark.parametrize("answer", [2.0, 9.0, 40.0, 3000.0])
+@pytest.mark.parametrize("luck", [0.0, 0.002])
+def test_the_sweep_finds_the_smallest_nu_for_all_seeds(answer, luck):
+    """Also where the seed of the search does better than the others."""
+    nu = swept(lambda nu, seed: 1 - 0.05 * (answer / nu) ** 0.3 + luck * (seed == 0) - luck / 4)
+    assert answer <= nu < 1.1 * tuning.STEP * answer  # the tenth is for two digits of nu
+
+
+def test_the_sweep_ends_where_no_nu_will_do():
+    assert swept(lambda nu, seed: 0.6) is None
+    assert swept(lambda nu, seed: 0.96 if seed == 0 else 0.9) is None
+
+
+def test_the_sweep_looks_beside_the_best_decade():
+    """SI that rises, passes the target between two decades and falls again, as where a network dies."""
+    nu = swept(lambda nu, seed: 0.97 - 0.1 * abs(math.log10(nu / 2500)))
+    smallest = 2500 * 10**-0.2
+    assert smallest <= nu < 1.1 * tuning.STEP * smallest
+
+
+def test_nu_counts_only_with_all_seeds():
+    rows = [(nu, seed, si) for nu, si in ((1.0, 0.9), (10.0, 0.96)) for seed in tuning.SEEDS] + [(3.0, 0, 0.97)]
+    assert tuning.smallest_nu(pd.DataFrame(rows, columns=["nu", "seed", "SI"])) == 10.0

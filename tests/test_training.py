@@ -1,3 +1,4 @@
+import time
 from dataclasses import asdict
 
 import pytest
@@ -23,10 +24,11 @@ def short(**changes):
     "runs",
     [
         [short(seed=seed) for seed in (0, 1, 2)],
+        [short(weight_decay=decay, seed=seed) for decay in (0.0, 30.0) for seed in (0, 1)],
         [short(method="IR", nu=nu, seed=seed) for nu in (1.0, 10.0) for seed in (0, 1)],
         [short(method="WT", group="T3", seed=seed) for seed in (0, 1, 2)],
     ],
-    ids=["DA", "IR", "WT"],
+    ids=["DA", "weight decay", "IR", "WT"],
 )
 def test_a_run_does_not_depend_on_what_it_was_stacked_with(runs):
     together, alone = stack(*runs)[-1], stack(runs[-1])[0]
@@ -215,6 +217,15 @@ def test_a_bad_specification_is_refused(changes, message):
 def test_a_diverged_run_stops_with_its_name():
     with pytest.raises(FloatingPointError, match=r"not finite after epoch \d+ of Run\(.*seed=7"):
         stack(short(seed=7, learning_rate=1e30, epochs=3))
+
+
+def test_an_error_in_one_stack_ends_the_others():
+    """And does not wait for them: the second would take minutes."""
+    diverging, long = short(learning_rate=1e30, epochs=3), short(method="WT", epochs=3_000)
+    start = time.perf_counter()
+    with pytest.raises(FloatingPointError):
+        train([diverging, long], device="cpu", progress=False)
+    assert time.perf_counter() - start < 60 and load_run(long) is None
 
 
 @pytest.mark.gpu
