@@ -72,6 +72,8 @@ from ginv.figures import (
     METHOD_NAMES,
     METHOD_STYLES,
     group_panels,
+    saliency_picture,
+    show_saliency,
     show_table,
     use_style,
 )
@@ -321,33 +323,14 @@ Markdown(
 
 
 # %%
-def in_red(image, saliency):
-    """The image in light grey, its saliency over it in red: `[1, H, W]` each -> `[H, W, 3]`."""
-    ink = (image - image.min()) / (image.max() - image.min())
-    strength = (saliency / saliency.max().clamp(min=1e-12)).sqrt()
-    grey, red = (
-        (1 - 0.5 * ink).expand(3, -1, -1),
-        torch.tensor([0.8, 0.0, 0.1]).view(3, 1, 1),
-    )
-    return torch.lerp(grey, red, strength).permute(1, 2, 0)
-
-
-# %%
-def show(axis, picture):
-    axis.imshow(picture, interpolation="nearest")  # small as a PNG
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(False)
-
-
-# %%
 def draw_orbit(axes, acting, method, image, label):
     """Figure 1, a column per orientation. Returns SI."""
     model = models[acting.name, method]
     maps = aligned_maps(model, acting, image, label)
     for g, column in enumerate(axes.T):
         turned = acting.act(g, image)
-        show(column[0], in_red(turned[0], torch.zeros(1, 36, 36)))
-        show(column[1], in_red(turned[0], acting.act(g, maps[g, 0])))
+        show_saliency(column[0], turned[0])
+        show_saliency(column[1], turned[0], acting.act(g, maps[g, 0]))
         column[2].bar(
             range(9),
             model(turned)[0].softmax(0),
@@ -356,7 +339,7 @@ def draw_orbit(axes, acting, method, image, label):
         column[2].set(
             xticks=[label.item()], yticks=[0, 1], ylim=(0, 1.02), box_aspect=1
         )
-        show(column[3], in_red(image[0], maps[g, 0]))
+        show_saliency(column[3], image[0], maps[g, 0])
     return ginv.saliency_invariance(maps).item()
 
 
@@ -398,7 +381,7 @@ def draw_rows(axes, acting, method):
         text = dict(rotation=0, ha="right", va="center")
         row[0].set_ylabel(f"{similarity[i]:.2f}", **text)
         for g, axis in enumerate(row):
-            show(axis, in_red(x[i], maps[g, i])[4:-4, 4:-4])
+            show_saliency(axis, x[i, :, 4:-4, 4:-4], maps[g, i, :, 4:-4, 4:-4])
 
 
 # %% {"mystnb": {"figure": {"caption": "Figure 3 of the paper. Rows are images, columns the orientations in which the network saw them; all maps are turned back. The number on the left of a row is its SI.", "name": "fig-3"}, "image": {"alt": "Grids of digits with red saliency spots for data augmentation and invariance regularisation, one row per digit, with a number beside each row"}}}
@@ -532,7 +515,9 @@ def trace(axis, places, i, acting, method, line):
     maps = aligned_maps(model, acting, x, labels[i, None])
     offsets = 15 * directions(orbit, 0.1 * places.std())
     for g, offset in enumerate(offsets):
-        picture = in_red(acting.act(g, x[0]), acting.act(g, maps[g, 0]))
+        picture = saliency_picture(
+            acting.act(g, x[0]), acting.act(g, maps[g, 0])
+        )
         draw_beside(axis, picture, orbit[g], offset)
 
 

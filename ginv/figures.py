@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from pandas.io.formats.style import Styler
 from torch import Tensor
@@ -76,11 +77,18 @@ def plot_methods(panels: dict[str, Axes], runs: pd.DataFrame) -> None:
     last.legend(loc="lower left")
 
 
-def show_saliency(axis: Axes, image: Tensor, saliency: Tensor) -> None:
-    """An image `[1, H, W]`, ink dark, with its saliency map `[1, H, W]` over it in red."""
-    strength = (saliency / saliency.max())[0]
-    axis.imshow(image[0], cmap="gray_r")
-    axis.imshow(strength, cmap="Reds", alpha=strength.sqrt(), vmin=0, vmax=1)
+def saliency_picture(image: Tensor, saliency: Tensor | None = None) -> Tensor:
+    """An image `[1, H, W]` in light grey and, over it in red, its saliency map `[1, H, W]`, if any -> `[H, W, 3]`."""
+    ink = (image - image.min()) / (image.max() - image.min())
+    strength = torch.zeros_like(image) if saliency is None else saliency
+    strength = (strength / strength.max().clamp(min=1e-12)).sqrt()
+    red = torch.tensor([0.8, 0.0, 0.1]).view(3, 1, 1)
+    return torch.lerp((1 - 0.5 * ink).expand(3, -1, -1), red, strength).permute(1, 2, 0)
+
+
+def show_saliency(axis: Axes, image: Tensor, saliency: Tensor | None = None) -> None:
+    """`saliency_picture` on an axis."""
+    axis.imshow(saliency_picture(image, saliency), interpolation="nearest")  # small as a PNG
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
 
@@ -88,5 +96,6 @@ def show_saliency(axis: Axes, image: Tensor, saliency: Tensor) -> None:
 def show_table(table: pd.DataFrame, caption: str, precision: int = 3) -> Styler:
     """A table as a page shows it: numbers rounded, with a caption that says what was run."""
     styled = table.style.format(precision=precision, na_rep="–").set_caption(caption)
-    cells = {"selector": "th, td", "props": "padding: 0.1em 0.4em; text-align: right; font-size: 0.9em"}
+    props = "padding: 0.1em 0.4em; text-align: right; font-size: 0.9em; white-space: nowrap"
+    cells = {"selector": "th, td", "props": props}
     return styled.set_table_attributes('class="dataframe"').set_table_styles([cells])
