@@ -92,10 +92,28 @@ Markdown(
 # made to look at the same ones, and what that costs is the second half of the paper.
 
 # %% [markdown]
+# ## What of the paper holds
+#
+# Each claim of the paper is a row of the {doc}`ledger <claims>`, with a number, a threshold and a verdict that is computed.
+
+# %% tags=["hide-input"]
+verdicts = settings.load(results, "claims").verdict.value_counts()
+Markdown(
+    f"Of {verdicts.sum()} rows "
+    + ", ".join(
+        f"{count} are **{verdict}**" for verdict, count in verdicts.items()
+    )
+    + "."
+)
+
+# %% [markdown]
 # ## The chapters
 #
 # - {doc}`table1`: the three models, how they are trained, and the paper's Table 1 beside ours.
 # - {doc}`metrics`: the measures from their equations, Figures 1 to 3, and how far to trust SI.
+# - {doc}`drift`: what becomes of invariance and accuracy when digits turn into garments; Figure 4.
+# - {doc}`spectral_decay`: Proposition 3.1, run step by step, and what becomes of the sensitivity of networks; Figure 5.
+# - {doc}`claims`: the ledger.
 #
 # ## Run it
 #
