@@ -354,7 +354,7 @@ def height(name, method="DA"):
 # what they might. Both are tested. The strict reading allows a tenth of the way, for what two orientations of a digit
 # have in common anyway: they fill the same middle of the image.
 
-# %%
+# %% tags=["hide-input"]
 each_group(
     "separate-features",
     "1",
@@ -392,7 +392,7 @@ each_group(
 # distributions do. So the strict reading fails if more than one image in a hundred is given different classes; the
 # looser one asks for a typical image only.
 
-# %%
+# %% tags=["hide-input"]
 ALIKE = (
     "share of images given one class in all orientations, by DA, without drift"
 )
@@ -472,7 +472,7 @@ def cost_ratio(name, count, one, other):
     return [count(name, one) / count(name, other)]
 
 
-# %%
+# %% tags=["hide-input"]
 COSTS = {"operations": operations, "memory": kept_bytes}
 for what, count in COSTS.items():
     for dearer, cheaper in (("WT", "DA"), ("WT", "IR")):
@@ -495,7 +495,7 @@ for what, count in COSTS.items():
 # \sigma_{\max}$; beyond them the nearest is taken. They have two seeds, and the intervals show it.
 
 
-# %%
+# %% tags=["hide-input"]
 def with_decay(name, seed, metric):
     """A metric of DA with the weight decay whose sigma_max is that of IR."""
     rows = spectral.loc[name].xs(seed, level="seed")
@@ -531,7 +531,7 @@ for metric, words in {"accuracy": "costs accuracy", "SI": "raises SI"}.items():
 # Section 2 says of learning that it "does not incur additional memory or computational costs". For DA that is so by
 # construction: it *is* the plain network. IR has to be asked.
 
-# %%
+# %% tags=["hide-input"]
 for what, count in COSTS.items():
     each_group(
         f"{what}-ir-over-da",
@@ -579,7 +579,7 @@ def broken_action(name):
     return [wrong]
 
 
-# %%
+# %% tags=["hide-input"]
 each_group(
     "group-axioms",
     "3.1",
@@ -618,7 +618,7 @@ constant = 5 * torch.randn(4, shape[1], 1, generator=generator).double()
 moved = logits[:1] + constant
 blind = ginv.distribution_invariance(moved) / ginv.logit_invariance(moved)
 
-# %%
+# %% tags=["hide-input"]
 claim(
     "li-zero-implies-di-zero",
     "3.2",
@@ -663,7 +663,7 @@ def shrunk(name, metric, of_whole):
     return extra.loc[name, "DA / 100"][metric] / of_whole
 
 
-# %%
+# %% tags=["hide-input"]
 each_group(
     "di-tells-flips",
     "3.2",
@@ -709,7 +709,7 @@ show("3.1", "3.2")
 # hard on the half of the claim that is about invariance; the other half, accuracy, is where the tuning leaves a form
 # its freedom.
 
-# %%
+# %% tags=["hide-input"]
 FORMS = ("logit", "kl", "normalised")
 
 
@@ -740,7 +740,7 @@ for metric, other in product(WORDS, FORMS[1:]):
 # IR "significantly improves the quality of learned invariance, closing the gap", "at the cost of downstream task
 # performance".
 
-# %%
+# %% tags=["hide-input"]
 each_group(
     "ir-improves-si",
     "3.3",
@@ -840,7 +840,7 @@ def over_starts(function, name):
     return [max(function(*start) for start in starts(name))]
 
 
-# %%
+# %% tags=["hide-input"]
 def largest_eigenvalue(W, x, gx):
     """Of exp(-Σt) at t = 1, from Σ itself."""
     u = (x - gx) / (x - gx).norm()
@@ -885,7 +885,7 @@ each_group(
     f"{PAGE}#step-3-the-spectrum",
 )
 
-# %%
+# %% tags=["hide-input"]
 first = {name: [next(starts(name))] for name in settings.groups}
 each_group(
     "prop-eigenvalues",
@@ -925,7 +925,7 @@ each_group(
 # a change of the image that the flow was not driven by, here along $\epsilon$'s companion $x + Gx$, at right angles to
 # it? And is $\lVert W(0) \rVert$ below 1, the norm of a map that stretches nothing?
 
-# %%
+# %% tags=["hide-input"]
 each_group(
     "prop-fall-one-image",
     "3.3, Proposition",
@@ -981,7 +981,7 @@ show("3.3, Proposition")
 #
 # What the paper fixes, as far as a mistake of ours could show.
 
-# %%
+# %% tags=["hide-input"]
 PARAMETERS = "parameters, counted"
 claim(
     "parameters",
@@ -1033,7 +1033,7 @@ def off_scale(data):
     return max(abs(pixels.mean().item()), abs(pixels.std().item() - 1))
 
 
-# %%
+# %% tags=["hide-input"]
 for source in ginv.data.DATASETS:
     data = ginv.load_dataset(source)
     row = dict(
@@ -1072,7 +1072,7 @@ del data
 # The weight of the regulariser is tuned such that SI reaches 0.95, here and for all its forms in Section 4.4. It was
 # tuned on validation images. Whether it holds is asked of the test images.
 
-# %%
+# %% tags=["hide-input"]
 for regulariser in FORMS:
     each_group(
         f"tuned-si-{regulariser}",
@@ -1120,7 +1120,7 @@ def around(centre, reach):
     return f"{rounded(centre - reach):g} to {rounded(centre + reach):g}"
 
 
-# %%
+# %% tags=["hide-input"]
 for (name, method, metric), (mean, sd) in cells.items():
     if name in settings.groups:
         ours = of(name, method)[metric] * (2 if metric == "LI" else 1)
@@ -1138,7 +1138,7 @@ for (name, method, metric), (mean, sd) in cells.items():
             "table1.html#table-1",
         )
 
-# %%
+# %% tags=["hide-input"]
 for name in settings.groups:
     ours = of(name, "DA").accuracy - of(name, "IR").accuracy
     both = [cells[name, method, "accuracy"] for method in ("DA", "IR")]
@@ -1156,7 +1156,7 @@ for name in settings.groups:
         "table1.html#table-1",
     )
 
-# %%
+# %% tags=["hide-input"]
 untestable(
     "common-seeds",
     "4.2, Table 1",
@@ -1180,7 +1180,7 @@ show("4.2, Table 1")
 # \mathcal{G} \rvert$; a tenth of that is low.
 
 
-# %%
+# %% tags=["hide-input"]
 def difference(name, metric, one, other):
     return of(name, one)[metric] - of(name, other)[metric]
 
@@ -1199,7 +1199,7 @@ for other in ("DA", "IR"):
     )
 
 
-# %%
+# %% tags=["hide-input"]
 def orders_above_ir(name, metric):
     return np.log10(of(name, "DA")[metric] / of(name, "IR")[metric])
 
@@ -1237,7 +1237,7 @@ each_group(
     "metrics.html#shrinking-the-logits",
 )
 
-# %%
+# %% tags=["hide-input"]
 each_group(
     "da-accurate",
     "4.2",
@@ -1266,7 +1266,7 @@ each_group(
 # low enough the smaller has to be positive.
 
 
-# %%
+# %% tags=["hide-input"]
 def smaller_margin(name):
     gap = paper(name, "DA", "accuracy") - paper(name, "IR", "accuracy")
     accurate = (of(name, "DA").accuracy - halfway_accuracy(name)) / gap
@@ -1290,7 +1290,7 @@ each_group(
 # boundaries of its class". *Far* is at least half as far as two different images of the class. A boundary that more
 # than one orbit in ten crosses is not kept.
 
-# %%
+# %% tags=["hide-input"]
 if "R4" in settings.groups:
     claim(
         "orientations-far-apart-R4",
@@ -1326,7 +1326,7 @@ untestable(
 # a map with itself count, which are 1 for any network, is open; the paper's 0.17 for DA under R4 is only possible
 # without them. So SI is taken in both ways.
 
-# %%
+# %% tags=["hide-input"]
 NAMES = {
     "LI": "LI",
     "DI": "DI",
@@ -1357,7 +1357,7 @@ each_group(
 )
 
 
-# %%
+# %% tags=["hide-input"]
 def distinct(name):
     """SI of IR without pairs of a map with itself."""
     n = ginv.group_named(name).order
@@ -1398,7 +1398,7 @@ show("4.2")
 # is sustained", so 95 % of it should be left; and that further out invariance "fails", which we take to mean that most
 # images are given different classes in different orientations, over the second half of the way, $\beta \ge 0.5$.
 
-# %%
+# %% tags=["hide-input"]
 SLIGHT = 0.1
 betas = drifted.index.unique("beta")
 ERRORS = {"DI": "DI", "relative_LI": "relative LI", "flip_rate": "flip rate"}
@@ -1468,7 +1468,7 @@ untestable(
 # moderately low. And it is on par with WT if it is at most 5 % of DA's under the same drift.
 
 
-# %%
+# %% tags=["hide-input"]
 each_group(
     "wt-low-under-drift",
     "4.3",
@@ -1491,7 +1491,7 @@ each_group(
 )
 
 
-# %%
+# %% tags=["hide-input"]
 def ir_over_da(name, metric, drifts):
     """IR under substantial drift over DA, which drifts as well or not."""
     da = second_half(name, "DA", metric) if drifts else at(name, "DA", metric)
@@ -1551,7 +1551,7 @@ def lead(name, method, ratio):
     return sustained(name, method, ratio) - sustained(name, "DA", ratio)
 
 
-# %%
+# %% tags=["hide-input"]
 for ratio, words in ((True, "accuracy ratio"), (False, "accuracy, in points")):
     row = "ratio" if ratio else "accuracy"
     each_group(
@@ -1610,7 +1610,7 @@ def on_the_line(name, within=False):
     return correlation(*points.to_numpy().T, lost=3 + len(methods) - 1)
 
 
-# %%
+# %% tags=["hide-input"]
 LINE = "drift.html#accuracy-on-the-line"
 each_group(
     "accuracy-on-the-line",
@@ -1652,7 +1652,7 @@ show("4.3")
 # the ratio is also taken per unit of logit scale.
 
 
-# %%
+# %% tags=["hide-input"]
 def ratio_to_da(name, method, metric):
     return spectral.loc[name, method][metric] / spectral.loc[name, "DA"][metric]
 
@@ -1712,7 +1712,7 @@ def shared_fall(name, kind):
     return np.log(other) / np.log(orbit)
 
 
-# %%
+# %% tags=["hide-input"]
 for kind, words in STEPS.items():
     for per_scale in (False, True):
         unit = ", per unit of logit scale" if per_scale else ""
@@ -1743,7 +1743,7 @@ for kind, words in STEPS.items():
 # "All forms of the invariance regularization we examine also induce an accuracy drop."
 
 
-# %%
+# %% tags=["hide-input"]
 def cost_of(name, regulariser):
     da = spectral.loc[name, "DA"].accuracy
     return da - form(name, regulariser, "accuracy")
@@ -1762,7 +1762,7 @@ for regulariser in FORMS:
         given=(regulariser,),
     )
 
-# %%
+# %% tags=["hide-input"]
 untestable(
     "figure-5-values",
     "4.4",
@@ -1781,7 +1781,7 @@ show("4.4")
 # $\nu$ for one seed only, hence no interval.
 
 
-# %%
+# %% tags=["hide-input"]
 def trade_off(name):
     rows = sweep.query("regulariser == 'logit' and seed == 0")
     rows = rows[rows.group == name]

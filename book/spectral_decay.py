@@ -62,6 +62,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from IPython.display import Markdown
+from matplotlib.ticker import LogLocator
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
@@ -902,7 +903,8 @@ for name, axis in group_panels(settings).items():
     axis.axhline(ginv.tuning.TARGET, ls="--", color="grey")
     axis.set(xlabel="ν", ylabel="SI (validation)")
     axis.label_outer()
-legend = axis.legend(loc="lower right")
+handles = axis.get_legend_handles_labels()
+legend = plt.gcf().legend(*handles, loc="outside lower center", ncols=3)
 
 # %% tags=["hide-input"]
 rows = []
@@ -1177,6 +1179,9 @@ for column, name in zip(axes.T, settings.groups):
             point = values[f"IR, {form}"]
             look = dict(color=style.colour, ms=8, label=form)
             axis.plot(point.sigma_max, point[metric], style.marker, **look)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
     column[1].set_xlabel(r"$\sigma_\max(J)$")
 axes[0, 0].set_ylabel("accuracy (%)")
 axes[1, 0].set_ylabel("SI")
