@@ -318,8 +318,8 @@ def halfway_accuracy(name):
 # %% [markdown]
 # Some words of the paper come up again and again and get one meaning for the whole page.
 #
-# - *On par with WT*, or *genuine*: at least 95 % of the distance from DA to WT is gone. That is the paper's own
-#   standard, $SI \ge 0.95$, where WT has 1.
+# - *On par with WT*: at most a twentieth of the error of DA is left. The paper gives no number; this is the room that its
+#   $SI \ge 0.95$ leaves.
 # - *Close*, *improve*, *align*: more than half of the distance is gone.
 # - *Invariant to rounding*: below $10^{-6}$, as float32 is good for $10^{-7}$ and sums lose a digit.
 # - *Low*, for SI, lies between the SI of maps that have nothing to do with each other, which is not 0 ({doc}`metrics`
@@ -492,7 +492,7 @@ for what, count in COSTS.items():
 # motivates the performance drop". If a low $\sigma_{\max}$ is what costs accuracy, then DA with as much weight decay as
 # brings it to the $\sigma_{\max}$ of IR loses at least half of what IR loses. And if the effect is similar, it gains at
 # least half of the SI that IR gains. Between the weight decays that were trained we interpolate in $\log
-# \sigma_{\max}$; beyond them the nearest is taken. They have two seeds, and the intervals show it.
+# \sigma_{\max}$; where none comes so low there is nothing to compare. They have two seeds, and the intervals show it.
 
 
 # %% tags=["hide-input"]
@@ -505,6 +505,14 @@ def with_decay(name, seed, metric):
     return np.interp(where[0], where[1:], line[metric])
 
 
+def within_reach(name):
+    """Whether some weight decay brings sigma_max down to that of IR."""
+    sigmas = spectral.loc[name].sigma_max.groupby("method").mean()
+    return (
+        sigmas[sigmas.index.str.startswith("DA")].min() <= sigmas["IR, logit"]
+    )
+
+
 def share_of_decay(name, metric):
     """How much of the change from DA to IR weight decay makes, per seed."""
     for seed in settings.seeds[:2]:
@@ -515,17 +523,22 @@ def share_of_decay(name, metric):
 
 DECAY = "spectral_decay.html#is-it-a-large-weight-decay"
 for metric, words in {"accuracy": "costs accuracy", "SI": "raises SI"}.items():
-    each_group(
-        f"like-weight-decay-{metric.lower()}",
-        "1",
-        f"IR has an effect similar to a large weight decay: it {words}.",
-        f"change in {metric} by weight decay, at the sigma_max of IR, over the change by IR",
-        share_of_decay,
-        ">= 0.5",
-        "half of the effect",
-        DECAY,
-        given=(metric,),
-    )
+    text = f"IR has an effect similar to a large weight decay: it {words}."
+    for name in settings.groups:
+        row = f"like-weight-decay-{metric.lower()}-{name}", "1", text
+        if not within_reach(name):
+            untestable(
+                *row, "The strongest weight decay here leaves a larger σ_max."
+            )
+            continue
+        claim(
+            *row,
+            f"change in {metric} by weight decay, at the sigma_max of IR, over the change by IR",
+            share_of_decay(name, metric),
+            ">= 0.5",
+            "half of the effect",
+            DECAY,
+        )
 
 # %% [markdown]
 # Section 2 says of learning that it "does not incur additional memory or computational costs". For DA that is so by
@@ -674,28 +687,6 @@ each_group(
     "more useful is more",
     "drift.html#is-it-only-the-scale",
 )
-each_group(
-    "li-is-absolute",
-    "3.2",
-    "LI characterises the absolute invariance of a function.",
-    "LI of DA with its logits divided by 100, over LI of DA (first seed)",
-    lambda name: shrunk(name, "LI", of(name, "DA").LI.iloc[0]),
-    ">= 0.5",
-    "the decisions are the same: half leaves room for the other sample of images",
-    "metrics.html#shrinking-the-logits",
-)
-each_group(
-    "si-sees-more-than-output",
-    "3.2",
-    "SI differs from LI and DI in that it does not look at the output alone.",
-    "SI of DA with its logits divided by 100, over SI of DA (first seed, same images)",
-    lambda name: shrunk(
-        name, "SI", extra.loc[name, "DA"]["SI (as in this book)"].iloc[0]
-    ),
-    "0.999 to 1.001",
-    "the maps are proportional: rounding at the cut",
-    "metrics.html#shrinking-the-logits",
-)
 
 # %%
 show("3.1", "3.2")
@@ -705,9 +696,9 @@ show("3.1", "3.2")
 #
 # "Using the logit invariance error as a regularizer provides better overall invariance and accuracy than other forms."
 # The forms are compared as the paper compares them, each at the $\nu$ that brings its SI to 0.95 (or nearest to it,
-# where none does), and seed by seed. *Better* is a positive difference. Since SI is tuned to be equal, this test is
-# hard on the half of the claim that is about invariance; the other half, accuracy, is where the tuning leaves a form
-# its freedom.
+# where none does), and seed by seed. SI itself is then about equal, so invariance is compared by measures that were not
+# tuned and do not depend on the size of the logits. The values of $\nu$ are a factor 1.8 apart, and a form that just
+# misses the target at one of them is taken at the next, which costs it accuracy.
 
 # %% tags=["hide-input"]
 FORMS = ("logit", "kl", "normalised")
@@ -719,19 +710,26 @@ def form(name, regulariser, metric):
 
 
 def logit_lead(name, metric, other):
-    return form(name, "logit", metric) - form(name, other, metric)
+    """How much better the logit error is than another form."""
+    lead = form(name, "logit", metric) - form(name, other, metric)
+    return lead if metric == "accuracy" else -lead
 
 
-WORDS = {"accuracy": "accuracy, in points", "SI": "SI"}
+WORDS = {
+    "accuracy": "accuracy, in points: logit less {}",
+    "relative_LI": "relative LI: {} less logit",
+    "flip_rate": "flip rate: {} less logit",
+}
 for metric, other in product(WORDS, FORMS[1:]):
+    what = "accuracy" if metric == "accuracy" else "invariance"
     each_group(
-        f"logit-best-{metric.lower()}-{other}",
+        f"logit-best-{metric.lower().replace('_', '-')}-{other}",
         "3.3",
-        f"The logit error gives better {metric} than other forms of the regulariser.",
-        f"{WORDS[metric]}: logit less {other}, each at the ν tuned for SI {TARGET}",
+        f"The logit error gives better {what} than other forms of the regulariser.",
+        f"{WORDS[metric].format(other)}, each at the ν tuned for SI {TARGET}",
         logit_lead,
         "> 0",
-        "better is more",
+        "better is a positive difference",
         "spectral_decay.html#how-strong-a-penalty-for-each-form",
         given=(metric, other),
     )
@@ -759,16 +757,6 @@ each_group(
     lambda name: 1 - remaining(name, "SI"),
     "> 0.5",
     "closing: more than half",
-    "table1.html#table-1",
-)
-each_group(
-    "ir-closes-the-gap-wholly",
-    "3.3",
-    "The same, to the end: genuine invariance.",
-    "share of the distance in SI from DA to WT that is gone",
-    lambda name: 1 - remaining(name, "SI"),
-    ">= 0.95",
-    "genuine, by the paper's own standard of 0.95",
     "table1.html#table-1",
 )
 each_group(
@@ -946,32 +934,43 @@ each_group(
     "a hundredth: less is no finding",
     f"{PAGE}#what-decays-and-what-does-not",
 )
+
+
+def start_over(name, method):
+    rows = spectral.sigma_max[name]
+    return rows["untrained"] / rows[method]
+
+
 each_group(
     "prop-any-input",
     "3.3, Proposition",
-    "The sensitivity falls for any variation of the input, in a linear network.",
+    "The sensitivity falls for every variation of the input, in a linear network.",
     "length of W(x + Gx) in the end over that at the start, the largest",
     lambda name: over_starts(kept_on_orbit_sums, name),
     "<= 0.99",
     "a hundredth: less is no finding",
     f"{PAGE}#what-decays-and-what-does-not",
 )
-for label, init in INITS.items():
-    weights = torch.empty(9, 36 * 36).double()
-    drawn = [
-        sigma(init(weights, generator=torch.Generator().manual_seed(seed)))
-        for seed in range(10)
-    ]
-    claim(
-        f"prop-small-start-{label}",
-        "3.3, Proposition",
-        "Initialisations make the norm of W(0) small.",
-        f"sigma_max(W(0)) of a linear network, {label.capitalize()}, the largest of ten",
-        [max(drawn)],
-        "< 1",
-        "1 is the norm of a map that stretches nothing",
-        f"{PAGE}#how-far-does-sigma-max-fall",
-    )
+each_group(
+    "small-start",
+    "3.3, Proposition",
+    "Initialisations make the sensitivity small at the beginning.",
+    "sigma_max(J) of the network before training over that of DA after it",
+    lambda name: start_over(name, "DA"),
+    "<= 0.5",
+    "half: pixels and logits have no unit in common, so small is small beside what training reaches",
+    "spectral_decay.html#what-you-saw",
+)
+each_group(
+    "ir-below-its-start",
+    "3.3, Proposition",
+    "The result of the proposition also holds for networks: sigma_max ends no higher than it began.",
+    "sigma_max(J) of the network before training over that of IR after it",
+    lambda name: start_over(name, "IR, logit"),
+    ">= 1",
+    "the proposition's",
+    "spectral_decay.html#what-you-saw",
+)
 
 # %%
 show("3.3, Proposition")
@@ -1069,21 +1068,28 @@ for source in ginv.data.DATASETS:
 del data
 
 # %% [markdown]
-# The weight of the regulariser is tuned such that SI reaches 0.95, here and for all its forms in Section 4.4. It was
-# tuned on validation images. Whether it holds is asked of the test images.
+# The weight of the regulariser is tuned such that SI reaches 0.95, here and for all its forms in Section 4.4. Can it be?
+# The sweep is on validation images; whether IR keeps what was tuned on the test images is asked in Section 4.2.
+
 
 # %% tags=["hide-input"]
+def best_of_sweep(name, regulariser):
+    """The largest SI of the sweep, averaged over the seeds at each nu."""
+    rows = sweep[(sweep.group == name) & (sweep.regulariser == regulariser)]
+    return rows.groupby("nu").SI.mean().max(), NAN, NAN
+
+
 for regulariser in FORMS:
     each_group(
         f"tuned-si-{regulariser}",
         "4.1",
         "The regulariser can be tuned such that SI reaches 0.95.",
-        f"SI of IR with the form {regulariser}, on test images",
-        form,
+        f"largest SI over ν of IR with the form {regulariser}, on validation images",
+        best_of_sweep,
         f">= {TARGET}",
         "the paper's",
         "spectral_decay.html#how-strong-a-penalty-for-each-form",
-        given=(regulariser, "SI"),
+        given=(regulariser,),
     )
 untestable(
     "nine-and-six",
@@ -1341,7 +1347,7 @@ for metric, words in NAMES.items():
         f"what IR leaves of DA's distance to WT, in {words}",
         remaining,
         "<= 0.05",
-        "on par: 95 % of the distance is gone",
+        "on par: a twentieth of the error of DA is left",
         "metrics.html#shrinking-the-logits",
         given=(metric,),
     )
@@ -1371,7 +1377,7 @@ each_group(
     "SI of IR on the test images, distinct pairs",
     distinct,
     f">= {TARGET}",
-    "the paper's",
+    "the paper's; ν was tuned with those pairs in, so this row shows how much the convention matters",
     "table1.html#conventions",
 )
 if "R4" in settings.groups:
@@ -1436,7 +1442,7 @@ for metric, words in ERRORS.items():
 each_group(
     "da-accuracy-sustained",
     "4.3",
-    "It fails even where accuracy is sustained.",
+    "DA sustains its accuracy under slight drift.",
     f"accuracy ratio of DA at β = {SLIGHT:g}",
     growth,
     ">= 0.95",
@@ -1514,12 +1520,12 @@ for metric, words in ERRORS.items():
     )
     each_group(
         f"ir-on-par-under-drift-{row}",
-        "4.3",
+        "Abstract",
         "IR is on par with WT under substantial drift.",
         f"{words} of IR, mean over β ≥ 0.5, over that of DA under the same drift",
         ir_over_da,
         "<= 0.05",
-        "on par: 95 % of the distance is gone",
+        "on par: a twentieth of the error of DA is left",
         place,
         given=(metric, True),
     )
@@ -1708,7 +1714,7 @@ def step_ratio(name, kind, per_scale):
 
 def shared_fall(name, kind):
     """The log of the fall along other steps over that along the orbit."""
-    other, orbit = (step_ratio(name, k, False) for k in (kind, "orbit"))
+    other, orbit = (step_ratio(name, k, False) for k in (kind, "whole_orbit"))
     return np.log(other) / np.log(orbit)
 
 
@@ -1731,7 +1737,7 @@ for kind, words in STEPS.items():
         f"any-perturbation-{kind}-as-orbit",
         "4.4",
         "The reduction is general, not one along the orbit.",
-        f"log of the ratio for steps {words} over log of that for steps along the orbit",
+        f"log of the ratio for steps {words} over log of that all the way to another orientation",
         shared_fall,
         ">= 0.5",
         "half of the fall, in logarithms",
@@ -1896,8 +1902,8 @@ lines = [
     + ".",
     f"Not reproduced: {linked(missed) or 'none'}.",
     f"In doubt: {linked(tested[tested.verdict == 'partly']) or 'none'}.",
-    f"{len(with_interval)} verdicts rest on a 95 % interval, of which about {0.05 * len(with_interval):.0f} may be "
-    "expected to miss by chance."
+    f"{len(with_interval)} verdicts rest on a 95 % interval. About {0.05 * len(with_interval):.0f} of these intervals may be "
+    "expected to miss the mean that they estimate; a verdict turns only where the threshold is near."
     if len(with_interval)
     else "Run with one seed: no verdict rests on an interval.",
 ]

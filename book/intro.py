@@ -114,6 +114,7 @@ Markdown(
 # - {doc}`drift`: what becomes of invariance and accuracy when digits turn into garments; Figure 4.
 # - {doc}`spectral_decay`: Proposition 3.1, run step by step, and what becomes of the sensitivity of networks; Figure 5.
 # - {doc}`claims`: the ledger.
+# - {doc}`open_choices`: what the paper leaves open, and what each choice does to Table 1.
 #
 # ## Run it
 #
