@@ -165,7 +165,6 @@ def check_claims(results):
     # The ledger can say no
     no = [
         "separate-features-strictly",
-        "li-is-absolute",
         "prop-any-input",
         "operations-ir-over-da",
         "same-prediction-da",
