@@ -1344,7 +1344,7 @@ def oracle(name):
 Markdown("\n".join(oracle(name) for name in settings.groups))
 
 # %% [markdown]
-# And the start that the paper calls small? For networks it is, and training does the opposite of shrinking it:
+# And the start that the paper calls small? Here it is for networks, beside what training makes of it:
 
 
 # %% tags=["hide-input"]

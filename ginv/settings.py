@@ -153,4 +153,6 @@ def announce(profile: str, device: str = "auto") -> str:
     operations += sum(costs.measurement_operations(run, images[run]) for run in unmeasured)
     minutes = operations / costs.operations_per_second(where) / costs.EFFICIENCY / 60
     work = f"about {max(minutes, 1):.0f} minutes of training and measuring here" if operations else "nothing to train"
-    return f"{len(missing)} of {len(images)} runs are missing from {store.store_folder()}: {work}"
+    return (
+        f"{len(missing)} of {len(images)} runs of Table 1 and Figure 5 are missing from {store.store_folder()}: {work}"
+    )

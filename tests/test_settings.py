@@ -44,7 +44,7 @@ def test_a_measurement_is_stored(monkeypatch):
 
 
 def test_announce_counts_what_is_missing():
-    assert announce("quick").startswith("18 of 18 runs are missing")
+    assert announce("quick").startswith("18 of 18 runs of Table 1 and Figure 5 are missing")
 
 
 def test_training_operations_are_those_of_the_matrix_products():
@@ -72,6 +72,17 @@ def test_the_sweep_finds_the_smallest_nu_for_all_seeds(answer, luck):
     """Also where the seed of the search does better than the others."""
     nu = swept(lambda nu, seed: 1 - 0.05 * (answer / nu) ** 0.3 + luck * (seed == 0) - luck / 4)
     assert answer <= nu < 1.1 * tuning.STEP * answer  # the tenth is for two digits of nu
+
+
+def test_the_committed_sweep_is_what_the_search_asks_for():
+    """Replayed on its own numbers, it asks for the rows of the table and for no other."""
+    table = tuning.read_sweep()
+    for (group, regulariser), rows in table.groupby(["group", "regulariser"]):
+        keys, seen = list(zip(rows.nu, rows.seed, strict=True)), []
+        while runs := tuning.next_runs(rows[[key in seen for key in keys]], group, regulariser):
+            assert {(run.nu, run.seed) for run in runs} <= set(keys)
+            seen += [(run.nu, run.seed) for run in runs]
+        assert sorted(seen) == sorted(keys)
 
 
 def test_the_sweep_ends_where_no_nu_will_do():
