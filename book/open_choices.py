@@ -146,8 +146,8 @@ show_table(unit, f"One unit of change ({kind})", precision=3)
 # %% [markdown]
 # ## Choices that change the training
 #
-# Each of these is a field of `ginv.Run`, and each reading one more network of one seed. The number of layers is asked of
-# both groups and the rest of the first alone, which keeps the training of this page within a quarter of an hour.
+# Each of these is a field of `ginv.Run`, and each reading one more network of one seed, for each group and method that it
+# concerns.
 
 # %%
 VARIANTS = [  # choice, the other reading, whom it concerns, fields of Run
@@ -168,7 +168,6 @@ def variant_runs():
         for name in settings.groups
         for choice, reading, methods, fields in VARIANTS
         for method in methods.split()
-        if name == settings.groups[0] or choice == "hidden layers"
     }
 
 
