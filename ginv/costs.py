@@ -1,14 +1,19 @@
 """What a run costs, counted: floating-point operations of training and of saliency maps, and their time here."""
 
+from __future__ import annotations
+
 import math
 import time
+from typing import TYPE_CHECKING
 
 import torch
 
 from ginv.data import CLASSES, IMAGE_SHAPE, SPLITS
 from ginv.groups import group_named
 from ginv.saliency import STEPS
-from ginv.training import Run
+
+if TYPE_CHECKING:
+    from ginv.training import Run
 
 PIXELS = math.prod(IMAGE_SHAPE)
 EFFICIENCY = 0.7  # of the speed of a large matrix product, about what training and maps reach

@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 from torch.func import functional_call, stack_module_state, vmap
 from tqdm import tqdm
 
-from ginv import store
+from ginv import costs, store
 from ginv.data import DATASETS, IMAGE_SHAPE, SPLITS, load_dataset
 from ginv.groups import group_named
 from ginv.models import MLP, POOLINGS
@@ -149,6 +149,7 @@ def train(runs: Iterable[Run], *, device: str = "auto", progress: bool = True) -
     # side, each on cores of its own, are: the cores need not wait for each other after every product.
     largest, cores = (4, torch.get_num_threads()) if where.type == "cpu" else (64, 1)
     parts = [stack[i : i + largest] for stack in stacks.values() for i in range(0, len(stack), largest)]
+    parts.sort(key=lambda part: -len(part) * costs.training_operations(part[0]))  # the short ones fill the gaps
     workers = max(1, min(cores, len(parts)))
 
     def train_part(part: list[Run]) -> list[TrainedRun]:
