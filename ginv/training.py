@@ -11,7 +11,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, fields, replace
 from threading import Event
 
@@ -165,8 +165,8 @@ def train(runs: Iterable[Run], *, device: str = "auto", progress: bool = True) -
     stop = Event()
     with ThreadPoolExecutor(workers) as executor:
         try:
-            for results in executor.map(train_part, parts):
-                trained.update((result.run, result) for result in results)
+            for part in as_completed([executor.submit(train_part, part) for part in parts]):
+                trained.update((result.run, result) for result in part.result())
         except BaseException:  # Ctrl-C too
             stop.set()
             raise
