@@ -67,8 +67,7 @@ class MLP(nn.Module):
         self.features = nn.Sequential(nn.Flatten(), first)
         self.hidden = nn.Sequential(*hidden, nn.ReLU())
         self.output = nn.Linear(width, classes)
-        if generator is not None:
-            initialise(self, generator)
+        initialise(self, generator)
 
     @property
     def starts_linear(self) -> bool:
@@ -81,8 +80,8 @@ class MLP(nn.Module):
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, generator: Generator) -> None:
-    """PyTorch's default for linear layers, uniform in +-1 / sqrt(inputs), drawn from an explicit generator."""
+def initialise(model: nn.Module, generator: Generator | None) -> None:
+    """PyTorch's default for linear layers, uniform in +-1 / sqrt(inputs); no generator: PyTorch's own."""
     for layer in model.modules():
         if isinstance(layer, nn.Linear | WeightTiedLinear):
             bound = 1 / math.sqrt(layer.weight.shape[1])

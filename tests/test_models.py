@@ -35,3 +35,13 @@ def test_initialisation_is_pytorch_s_own(generator):
         if value.numel() > 10_000:
             assert value.std().item() == pytest.approx(theirs[name].std().item(), rel=0.02)
             assert value.abs().max().item() == pytest.approx(theirs[name].abs().max().item(), rel=0.01)
+
+
+@pytest.mark.parametrize("group", [None, Rotations(4)], ids=["plain", "tied"])
+def test_weights_are_initialised_without_a_generator_too(group):
+    torch.use_deterministic_algorithms(True)  # fills memory that nobody has initialised with NaN
+    try:
+        model = MLP(group)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
