@@ -85,6 +85,7 @@ for row, acting in zip(axes, groups):
     for axis, image in zip(row, acting.orbit(digit[0, 0])):
         axis.imshow(image, cmap="gray_r")
         axis.set(xticks=[], yticks=[])
+        axis.spines[:].set(visible=True, color="0.8")
 for axis in axes.flat:
     axis.set_visible(bool(axis.images))
 
