@@ -696,24 +696,33 @@ sizes = [10, 100, 1000]
 if profile == "paper":
     sizes = [10, 30, 100, 300, 1000, 3000, 10_000]
 new = ginv.load_dataset().test.images[:300].flatten(1).double()
-W0, rows = draw("Glorot", 0), []
+W0 = draw("Glorot", 0)
 
 
+# %%
 def logit_distance(W, acting, x):
+    """Of W x from the weight-tied W0 P x over the orbits of images."""
     x = torch.cat([act_on_rows(acting, g, x) for g in acting.elements])
     tied = tie(acting, W0)
     return ((W - tied) @ x.T).norm() / ((W0 - tied) @ x.T).norm()
 
 
-for acting in groups:
-    for n in sizes:
-        seen = images[:n].double()
-        Sigma = sigma_matrix(acting, seen)
-        rates, vectors = diagonalise(Sigma, spectra[acting.name].basis)
-        spanned = vectors[:, rates > 1e-12]
-        W = W0 - W0 @ spanned @ spanned.T
-        distances = [logit_distance(W, acting, x) for x in (seen[:300], new)]
-        rows.append((acting.name, n, spanned.shape[1], *map(float, distances)))
+def end_of_flow(acting, seen):
+    """Rank of Sigma of these images, and distances on them and on new ones."""
+    Sigma = sigma_matrix(acting, seen)
+    rates, vectors = diagonalise(Sigma, spectra[acting.name].basis)
+    spanned = vectors[:, rates > 1e-12]
+    W = W0 - W0 @ spanned @ spanned.T
+    distances = [logit_distance(W, acting, x) for x in (seen[:300], new)]
+    return spanned.shape[1], *map(float, distances)
+
+
+# %%
+rows = [
+    (acting.name, n, *end_of_flow(acting, images[:n].double()))
+    for acting in groups
+    for n in sizes
+]
 columns = ["group", "images", "rank", "training images", "new images"]
 spans = pd.DataFrame(rows, columns=columns).set_index(["group", "images"])
 assert (spans["training images"] < 1e-8).all()
@@ -773,26 +782,34 @@ P = P.mean(0).flatten(1)
 
 
 # %%
-def train_deep(depth):
-    """sigma max of W, of its invariant part, and the logit error, step by step."""
+def deep_start(depth):
+    """W_1 ... W_L."""
     generator = torch.Generator().manual_seed(0)
-    sizes, path = [144, *[width] * (depth - 1), 9], []
-    factors = [
+    sizes = [144, *[width] * (depth - 1), 9]
+    return [
         torch.randn(b, a, generator=generator, dtype=torch.float64) / a**0.5
         for a, b in pairwise(sizes)
     ]
+
+
+def deep_step(factors):
+    """W, its logit error, and the factors after a step of descent."""
+    leaves = [factor.requires_grad_() for factor in factors]
+    W = reduce(torch.matmul, leaves[::-1])
+    error = (W @ Sigma * W).sum() / 2
+    gradients = torch.autograd.grad(error, leaves)
+    after = [leaf - rate * slope for leaf, slope in zip(leaves, gradients)]
+    return W.detach(), error.item(), [factor.detach() for factor in after]
+
+
+# %%
+def train_deep(depth):
+    """sigma max of W, of its invariant part, and the logit error, step by step."""
+    factors, path = deep_start(depth), []
     invariant = factors[0] @ P
     for _ in range(steps_deep + 1):
-        leaves = [factor.requires_grad_() for factor in factors]
-        W = reduce(torch.matmul, leaves[::-1])
-        error = (W @ Sigma * W).sum() / 2
-        gradients = torch.autograd.grad(error, leaves)
-        W = W.detach()
-        path.append((sigma(W), sigma(W @ P), error.item()))
-        factors = [
-            (factor - rate * gradient).detach()
-            for factor, gradient in zip(leaves, gradients)
-        ]
+        W, error, factors = deep_step(factors)
+        path.append((sigma(W), sigma(W @ P), error))
     assert (factors[0] @ P - invariant).abs().max() < 1e-10  # W_1 P stays
     return pd.DataFrame(
         path, columns=["sigma of W", "sigma of W P", "logit error"]
@@ -836,7 +853,7 @@ Markdown("\n".join(lines))
 # Read the numbers with care: they are of one start, one width and the logit error alone. What depth changes for certain
 # is that the invariant part is no longer out of reach.
 
-# %%
+# %% tags=["hide-input"]
 numbers = {}
 for acting in groups:
     name = acting.name
