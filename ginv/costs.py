@@ -25,7 +25,7 @@ def training_operations(run: Run) -> float:
     A layer is used once forward and twice backward, for its weights and for its inputs; images need no gradient.
     """
     first, rest = _layers(run)
-    views = 2 if run.method == "IR" else 1
+    views = group_named(run.group).order if run.whole_orbit else 2 if run.method == "IR" else 1
     epoch = run.train_images * views * (2 * first + 3 * rest) + SPLITS["validation"] * (first + rest)
     return run.epochs * epoch
 
@@ -42,9 +42,9 @@ def _layers(run: Run) -> tuple[int, int]:
     return 2 * copies * PIXELS * run.width, 2 * run.width * ((run.depth - 1) * run.width + CLASSES)
 
 
-def operations_per_second(device: torch.device, size: int = 2048) -> float:
-    """Speed of a float32 matrix product, the best of three."""
-    a, b, seconds = torch.ones(size, size, device=device), torch.ones(size, size, device=device), []
+def operations_per_second(device: torch.device, size: int = 2048, dtype: torch.dtype = torch.float32) -> float:
+    """Speed of a matrix product, the best of three."""
+    (a, b), seconds = torch.ones(2, size, size, device=device, dtype=dtype), []
     for _ in range(3):
         start = time.perf_counter()
         (a @ b)[0, 0].item()  # waits for the device
