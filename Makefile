@@ -4,7 +4,7 @@ PROFILE ?= paper
 COPY = rm -rf _build/$(1) && mkdir -p _build/$(1) && cp -r _config.yml _toc.yml book _build/$(1)
 RENDER = .venv/bin/jupyter-book build --all -q --path-output . $(STRICT) _build/$(1) >/dev/null
 
-.PHONY: help book html test notebooks tune publish-url clean
+.PHONY: help book html test notebooks tune bench publish-url clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -34,6 +34,9 @@ notebooks: .venv/ready  ## refresh the committed notebooks and book/results at t
 
 tune: .venv/ready  ## redo the sweep that chooses nu: book/results/nu_sweep.csv
 	@.venv/bin/python -m ginv.tuning book/results/nu_sweep.csv
+
+bench: .venv/ready  ## measure what all costs: book/results/bench.csv; FULL=1 makes the whole book for it, twice
+	@.venv/bin/python benchmarks/bench.py $(if $(FULL),--full)
 
 publish-url: .venv/ready  ## URL=https://github.com/OWNER/NAME: put the public address everywhere
 	@.venv/bin/python book/publish.py $(URL)

@@ -115,6 +115,7 @@ Markdown(
 # - {doc}`spectral_decay`: Proposition 3.1, run step by step, and what becomes of the sensitivity of networks; Figure 5.
 # - {doc}`claims`: the ledger.
 # - {doc}`open_choices`: what the paper leaves open, and what each choice does to Table 1.
+# - {doc}`performance`: what all this costs, where the time goes and how it grows.
 #
 # ## Run it
 #

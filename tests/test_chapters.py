@@ -19,7 +19,7 @@ def book(tmp_path_factory):
     folder = tmp_path_factory.mktemp("book")
     shutil.copytree(ROOT / "book", folder / "book")
     for table in (folder / "book" / "results").iterdir():
-        if table.name != "nu_sweep.csv":  # an input: `make tune` writes it
+        if table.name not in ("nu_sweep.csv", "bench.csv", "timings.csv"):  # inputs: `make tune` and `make bench`
             table.unlink()
     return folder
 
@@ -240,6 +240,19 @@ def check_open_choices(results):
     assert worst.value["nearest"] <= worst.value["nearest, turned back"]
 
 
+def check_performance(results):
+    table = pd.read_csv(results / "performance-quick.csv")
+    value = table.set_index(["quantity", "item"]).value
+    assert value.notna().all()
+    minutes, exponent = value["minutes"], value["exponent"]
+    # IR looks at every image twice, and WT at every orientation; of a run's epochs the quick profile has 20
+    assert minutes["training DA"] < minutes["training IR"] < 3 * minutes["training DA"]
+    assert (minutes >= 0).all() and minutes.sum() < 5
+    # Nothing grows much faster than in proportion, or not at all; and images are looked at one by one
+    assert exponent.between(0, 1.3).all()
+    assert exponent["measure R4 with images"] > 0.8
+
+
 CHECKS = {
     "book/table1": check_table1,
     "book/metrics": check_metrics,
@@ -247,6 +260,7 @@ CHECKS = {
     "book/spectral_decay": check_spectral_decay,
     "book/claims": check_claims,
     "book/open_choices": check_open_choices,
+    "book/performance": check_performance,
 }
 
 
