@@ -1,22 +1,34 @@
 """Trained runs and their measurements on disk: a record is named by the hash of its specification.
 
-`GINV_RUNS` or the user's cache folder. A record is a folder with `record.json` and `tensors.safetensors`, written
-aside and renamed: it is there whole or not at all.
+`GINV_RUNS` or the user's cache folder. A record is a folder with `record.json`, `tensors.safetensors` and `SHA256SUMS`
+of the two, for `sha256sum -c`; written aside and renamed, it is there whole or not at all. Whenever it is read it is
+verified. One that was truncated or altered, or is another's, is named in a line and set aside, never used and never
+deleted; what it held counts as missing. One without `SHA256SUMS` comes from a version that wrote none: whether it
+changed since, nothing can tell. It is used if it can be read and fits, and gets its sums, with a line that says so.
 """
 
 import hashlib
 import json
 import os
 import shutil
-import tempfile
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+import safetensors.torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from torch import Tensor
+from tqdm import tqdm
 
 from ginv.data import cache_folder
 
 FORMAT = 1  # a change here makes every stored record a stranger
+RECORD, TENSORS, SUMS = "record.json", "tensors.safetensors", "SHA256SUMS"
+DAMAGED = (LookupError, TypeError, ValueError, FileNotFoundError, NotADirectoryError, SafetensorError)
+Stored = tuple[dict[str, Tensor], dict]  # tensors and record
 
 
 def store_folder() -> Path:
@@ -24,37 +36,131 @@ def store_folder() -> Path:
 
 
 def record_name(specification: dict) -> str:
-    """Hash of a JSON-able specification; the order of its keys does not matter."""
+    """Hash of a JSON-able specification; the order of its keys does not matter. That of a checkpoint says so."""
     text = json.dumps({"format": FORMAT, **specification}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return "checkpoint-" * ("checkpoint" in specification) + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def contains(specification: dict) -> bool:
     return (store_folder() / record_name(specification)).is_dir()
 
 
-def load(specification: dict) -> tuple[dict[str, Tensor], dict] | None:
-    """The tensors and the record of a specification, or None where it is not stored."""
-    if not contains(specification):
-        return None
-    folder = store_folder() / record_name(specification)
-    record = json.loads((folder / "record.json").read_text())
-    if record["specification"] != json.loads(json.dumps(specification)):
-        raise ValueError(f"{folder} holds another specification than its name says; move it away")
-    return load_file(folder / "tensors.safetensors"), record
+def load(specification: dict, like: Mapping[str, Tensor] | None = None) -> Stored | None:
+    """The tensors and the record of a specification, or None where it is not stored.
+
+    `like`: tensors of the names, shapes and types that the record must have.
+    """
+    return _load(store_folder() / record_name(specification), like)
 
 
-def save(specification: dict, tensors: dict[str, Tensor], record: dict) -> None:
-    """Store a record; one that is there already is kept, since the same specification gives the same run."""
+def checkpoints() -> list[Stored]:
+    """Everything stored whose specification has `checkpoint` in it."""
+    return [found for folder in sorted(store_folder().glob("checkpoint-*")) if (found := _load(folder))]
+
+
+def save(specification: dict, tensors: Mapping[str, Tensor], record: dict) -> None:
+    """Store a record; one that is there already is kept, since the same specification gives the same run.
+
+    Raises OSError, in one line, where the store cannot be written.
+    """
     folder = store_folder() / record_name(specification)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+    content = {
+        RECORD: json.dumps({"specification": specification, **record}, indent=1).encode(),
+        TENSORS: safetensors.torch.save({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}),
+    }
+    content[SUMS] = "".join(_sums(content).values()).encode()
+    with _lock() as aside:
+        for name, data in content.items():
+            with (aside / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # on the disk before it has its name, should the power fail
+        if not os.path.lexists(folder):
+            aside.rename(folder)
+
+
+def remove(specification: dict) -> None:
+    """Remove a record, whole or not at all."""
+    with _lock() as aside, suppress(FileNotFoundError):
+        (store_folder() / record_name(specification)).rename(aside / "removed")
+
+
+@contextmanager
+def claim(specifications: list[dict]) -> Iterator[list[bool]]:
+    """Which of the specifications this process has to itself: until the block ends or, in whatever way, it does."""
+    with ExitStack() as held:
+        ours = []
+        with _lock():  # all at once, so that a stack stays together
+            for specification in specifications:
+                lock = FileLock(store_folder() / ".locks" / record_name(specification), timeout=0)
+                with suppress(Timeout):
+                    held.enter_context(lock)
+                ours.append(lock.is_locked)
+        yield ours
+
+
+@contextmanager
+def _lock() -> Iterator[Path]:
+    """The store for one process at a time, and an empty folder in it; the system frees the lock of a dead one."""
+    folder = store_folder()
+    aside = folder / ".writing"
     try:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, aside / "tensors.safetensors")
-        (aside / "record.json").write_text(json.dumps({"specification": specification, **record}, indent=1))
-        aside.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # not a race that another process won
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            for dead in folder.glob(".writing*"):  # a living writer would hold the lock
+                shutil.rmtree(dead)
+            aside.mkdir()
+            try:
+                yield aside
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"the store {folder} cannot be written ({reason}); set GINV_RUNS to a folder that can") from None
+
+
+def _load(folder: Path, like: Mapping[str, Tensor] | None = None) -> Stored | None:
+    if not os.path.lexists(folder):
+        return None
+    with suppress(*DAMAGED):
+        return _read(folder, like)
+    with _lock():  # another process may have set it aside, or removed it, just now
+        try:
+            return _read(folder, like) if os.path.lexists(folder) else None
+        except DAMAGED as error:
+            aside = folder.with_name(f"set-aside-{folder.name}-{time.time_ns()}")
+            _say(f"{folder} cannot be used, {error}: it is kept as {aside.name}, and what it held is missing now")
+            folder.rename(aside)
+            return None
+
+
+def _read(folder: Path, like: Mapping[str, Tensor] | None) -> Stored:
+    """The content of a record, verified: what is hashed here is what is used."""
+    if folder.is_symlink():
+        raise ValueError("it is a link")
+    content = {name: (folder / name).read_bytes() for name in (RECORD, TENSORS)}
+    sums, sealed = _sums(content), (folder / SUMS).exists()
+    written = (folder / SUMS).read_bytes() if sealed else b""
+    if sealed and (altered := [name for name, line in sums.items() if line.encode() not in written]):
+        raise ValueError(f"{' and '.join(altered)} differs from {SUMS}")
+    record, tensors = json.loads(content[RECORD]), safetensors.torch.load(content[TENSORS])
+    if record_name(record["specification"]) != folder.name:
+        raise ValueError("it holds another specification than its name says")
+    if like and {n: (t.shape, t.dtype) for n, t in like.items()} != {n: (t.shape, t.dtype) for n, t in tensors.items()}:
+        raise ValueError("its tensors are not those of the network")
+    if not sealed:
+        _say(f"{folder} comes from a version without checksums: it is used as it is, and has them from now on")
+        with suppress(OSError):
+            aside = folder / f".{SUMS}-{os.getpid()}"
+            aside.write_text("".join(sums.values()))
+            aside.replace(folder / SUMS)
+    return tensors, record
+
+
+def _sums(content: dict[str, bytes]) -> dict[str, str]:
+    """A line of `sha256sum` for each file."""
+    return {name: f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in content.items()}
+
+
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)  # leaves a progress bar whole
