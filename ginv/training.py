@@ -3,6 +3,9 @@
 Runs that share an architecture train as one stacked model with a leading axis of runs: seeds, values of nu and weight
 decays cost one pass. Every run draws from its own generator, so its result does not depend, up to rounding, on its
 company.
+
+A trained run is stored at once, and the state of a long training once a minute: interrupted in whatever way, it goes on
+where it was. Two processes that want the same run train it once.
 """
 
 import copy
@@ -10,7 +13,7 @@ import math
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, fields, replace
 from threading import Event
@@ -21,7 +24,8 @@ from torch import Generator, Tensor
 from torch.func import functional_call, stack_module_state, vmap
 from tqdm import tqdm
 
-from ginv import costs, store
+from ginv import checkpoints, costs, store
+from ginv.checkpoints import Checkpoint
 from ginv.data import DATASETS, IMAGE_SHAPE, SPLITS, load_dataset
 from ginv.groups import group_named
 from ginv.models import MLP, POOLINGS
@@ -137,59 +141,113 @@ def choose_device(device: str = "auto") -> torch.device:
 
 def train(runs: Iterable[Run], *, device: str = "auto", progress: bool = True) -> dict[Run, TrainedRun]:
     """Load the runs that are in the store and train the others, those of one architecture stacked."""
-    runs, where = list(runs), choose_device(device)
-    trained = {run: loaded for run in runs if (loaded := load_run(run))}
+    wanted, where = list(dict.fromkeys(runs)), choose_device(device)
+    trained = {run: loaded for run in wanted if (loaded := load_run(run))}
     if trained and progress:
-        tqdm.write(f"{len(trained)} of {len(runs)} runs are in the store: loaded, not trained", file=sys.stderr)
-    stacks = defaultdict(list)
-    for run in dict.fromkeys(runs):
-        if run not in trained:
-            stacks[replace(run, seed=0, nu=float(run.method == "IR"), weight_decay=0.0)].append(run)
+        tqdm.write(f"{len(trained)} of {len(wanted)} runs are in the store: loaded, not trained", file=sys.stderr)
     # On a CPU more runs in a stack are no faster: their parameters and Adam's moments leave its cache. Stacks side by
-    # side, each on cores of its own, are: the cores need not wait for each other after every product.
+    # side, each on cores of its own, are: the cores need not wait for each other after every product. On how many must
+    # not hang on what is missing, or an interrupted training might not end in the same bits.
     largest, cores = (4, torch.get_num_threads()) if where.type == "cpu" else (64, 1)
-    parts = [stack[i : i + largest] for stack in stacks.values() for i in range(0, len(stack), largest)]
-    parts.sort(key=lambda part: -len(part) * costs.training_operations(part[0]))  # the short ones fill the gaps
-    workers = max(1, min(cores, len(parts)))
+    workers = max(1, min(cores, len([*_stacks(wanted, largest)])))
+    stop = Event()
 
-    def train_part(part: list[Run]) -> list[TrainedRun]:
+    def train_part(part: tuple[list[Run], Checkpoint | None]) -> list[TrainedRun]:
+        """What no other process trains of a stack."""
         if where.type == "cpu":
             torch.set_num_threads(cores // workers)  # of this thread alone
-        results = train_stack(part, device=where, progress=progress, stop=stop)
-        for result in results:
-            store.save(result.run.specification, result.model.state_dict(), result.record)
-        return results
+        with store.claim([run.specification for run in part[0]]) as ours:
+            claimed = [run for run, mine in zip(part[0], ours, strict=True) if mine]
+            found = {run: loaded for run in claimed if (loaded := load_run(run))}  # another process was faster
+            missing = [run for run in claimed if run not in found]
+            results = _train_stored(missing, part[1], where, progress, stop) if missing else []
+        return [*found.values(), *results]
 
-    for run in stacks:
-        load_dataset(run.dataset, run.split_seed)  # cached from here on: the threads need not read it again
-    stop = Event()
+    told = 0
     with ThreadPoolExecutor(workers) as executor:
         try:
-            for part in as_completed([executor.submit(train_part, part) for part in parts]):
-                trained.update((result.run, result) for result in part.result())
+            while missing := [run for run in wanted if run not in trained]:
+                for run in missing:
+                    load_dataset(run.dataset, run.split_seed)  # cached from here on: the threads need not read it again
+                parts = [*_stacks(missing, largest, checkpoints.stored(where.type))]
+                # The longest first: the short ones fill the gaps
+                parts.sort(key=lambda part: -len(part[0]) * costs.training_operations(part[0][0]))
+                for done in as_completed([executor.submit(train_part, part) for part in parts]):
+                    trained.update((result.run, result) for result in done.result())
+                if (others := len(wanted) - len(trained)) and others != told and progress:
+                    tqdm.write(f"{others} runs are trained by another process: waiting for them", file=sys.stderr)
+                told = others
+                time.sleep(min(others, 1))
         except BaseException:  # Ctrl-C too
             stop.set()
             raise
-    return {run: trained[run] for run in runs}
+    checkpoints.stored(where.type)  # removes what a killed process left
+    return {run: trained[run] for run in wanted}
+
+
+def _stacks(
+    runs: list[Run], largest: int, kept: Sequence[Checkpoint] = ()
+) -> Iterator[tuple[list[Run], Checkpoint | None]]:
+    """Runs that train together, and where they go on. Those of a checkpoint first: what was a stack stays one."""
+    for checkpoint in kept:
+        if stack := [run for run in runs if run.specification in checkpoint.runs]:
+            yield stack, checkpoint
+            runs = [run for run in runs if run not in stack]
+    stacks = defaultdict(list)
+    for run in runs:
+        stacks[replace(run, seed=0, nu=float(run.method == "IR"), weight_decay=0.0)].append(run)
+    for stack in stacks.values():
+        yield from ((stack[i : i + largest], None) for i in range(0, len(stack), largest))
+
+
+def _train_stored(
+    runs: list[Run], checkpoint: Checkpoint | None, device: torch.device, progress: bool, stop: Event
+) -> list[TrainedRun]:
+    """`train_stack`, from a checkpoint that has these runs, with its checkpoints and its results in the store."""
+    specifications = [run.specification for run in runs]
+    last = checkpoint if checkpoint and checkpoint.runs == specifications else None  # of other runs too: they need it
+
+    def keep(new: Checkpoint) -> None:
+        nonlocal last
+        store.save(new.specification, new.tensors, {"seconds": new.seconds})
+        if last:
+            store.remove(last.specification)
+        last = new
+
+    start = checkpoint and checkpoint.of(specifications)
+    results = train_stack(runs, device=device, progress=progress, stop=stop, start=start, keep=keep)
+    for result in results:
+        store.save(result.run.specification, result.model.state_dict(), result.record)
+    if last:
+        store.remove(last.specification)
+    return results
 
 
 def load_run(run: Run) -> TrainedRun | None:
     """A run from the store, or None."""
-    if (stored := store.load(run.specification)) is None:
-        return None
     model = run.model()
+    if (stored := store.load(run.specification, model.state_dict())) is None:
+        return None
     model.load_state_dict(stored[0])
     return TrainedRun(run, model.requires_grad_(False), stored[1])
 
 
 def train_stack(
-    runs: list[Run], *, device: torch.device, progress: bool = True, stop: Event | None = None
+    runs: list[Run],
+    *,
+    device: torch.device,
+    progress: bool = True,
+    stop: Event | None = None,
+    start: Checkpoint | None = None,
+    keep: Callable[[Checkpoint], None] | None = None,
 ) -> list[TrainedRun]:
     """Train runs that differ in seed, nu and weight decay alone, stacked; nothing in a step waits for the host.
 
+    `start` is the checkpoint to go on from. `keep` takes those on the way: one before more than `MOST_LOST` has passed
+    since the last, and that of the last epoch.
     Raises FloatingPointError where weights are not finite any more, and InterruptedError after `stop` is set.
     """
-    run, count, start = runs[0], len(runs), time.perf_counter()
+    run, count, began = runs[0], len(runs), time.perf_counter()
     group, data = group_named(run.group), load_dataset(run.dataset, run.split_seed)
     train, validation = data.train.head(run.train_images), data.validation
     window = Window.around(torch.cat([train.images, validation.images]), group)
@@ -223,10 +281,28 @@ def train_stack(
     def validate(parameters: dict[str, Tensor]) -> Tensor:
         return (functional_call(skeleton, parameters, turned).argmax(-1) == turned_labels).float().mean()
 
-    best: dict[str, Tensor] = {}
+    best = {name: leaf.detach().clone() for name, leaf in leaves.items()}
     best_accuracy = torch.full((count,), -1.0, device=device)
-    history = torch.empty(run.epochs, count, device=device)
-    bar = tqdm(range(run.epochs), desc=f"{run.method} {run.group}, {count} runs", unit="epoch", disable=not progress)
+    history = torch.zeros(count, run.epochs, device=device)
+    state = {"best_accuracy": best_accuracy, "history": history}  # and the generators: all that an epoch changes
+    for name, leaf in leaves.items():
+        moments = {"exp_avg": torch.zeros_like(leaf), "exp_avg_sq": torch.zeros_like(leaf)}
+        optimiser.state[leaf] = {"step": torch.zeros((), device=device), **moments}  # as Adam would at its first step
+        parts = {"weights": leaf, "best": best[name], **optimiser.state[leaf]}
+        state |= {f"{part}.{name}": tensor for part, tensor in parts.items()}
+    first, before = 0, 0.0
+    if start:
+        start.restore(state, generators)
+        first, before = start.epoch, start.seconds
+    began, kept_at, ended = began - before, began, began
+    bar = tqdm(
+        range(first, run.epochs),
+        desc=f"{run.method} {run.group}, {count} runs",
+        unit="epoch",
+        disable=not progress,
+        initial=first,
+        total=run.epochs,
+    )
     for epoch in bar:
         if stop and stop.is_set():
             raise InterruptedError(f"stopped before epoch {epoch + 1} of {run}")
@@ -242,21 +318,27 @@ def train_stack(
                         leaf.mul_(kept.view(-1, *[1] * (leaf.ndim - 1)))
             optimiser.step()
         with torch.no_grad():
-            history[epoch] = vmap(validate)(window.join(leaves))
-            better = (history[epoch] > best_accuracy) | (run.selection == "last")
-            best_accuracy = torch.where(better, history[epoch], best_accuracy)
+            history[:, epoch] = accuracy = vmap(validate)(window.join(leaves))
+            better = (accuracy > best_accuracy) | (run.selection == "last")
+            best_accuracy.copy_(torch.where(better, accuracy, best_accuracy))
             for name, leaf in leaves.items():
-                best[name] = torch.where(better.view(-1, *[1] * (leaf.ndim - 1)), leaf, best.get(name, leaf))
+                best[name].copy_(torch.where(better.view(-1, *[1] * (leaf.ndim - 1)), leaf, best[name]))
         if not leaves["output.bias"].isfinite().all():  # the one wait for the device, once an epoch
             lost = next(run for run, bias in zip(runs, leaves["output.bias"], strict=True) if not bias.isfinite().all())
             raise FloatingPointError(f"weights are not finite after epoch {epoch + 1} of {lost}")
-    seconds = (time.perf_counter() - start) / count
+        now = time.perf_counter()
+        if keep and (epoch + 1 == run.epochs or 2 * now - ended - kept_at > checkpoints.MOST_LOST):
+            tensors = {**state, "generators": torch.stack([generator.get_state() for generator in generators])}
+            keep(Checkpoint([run.specification for run in runs], epoch + 1, device.type, now - began, tensors))
+            kept_at = now
+        ended = now
+    seconds = (time.perf_counter() - began) / count
     results = []
     for i, (run, model) in enumerate(zip(runs, models, strict=True)):
         model.load_state_dict({name: value[i] for name, value in window.merge(best).items()})
         record = {
-            "best_epoch": int(history[:, i].argmax()) + 1,
-            "validation_accuracy": history[:, i].tolist(),
+            "best_epoch": int(history[i].argmax()) + 1,
+            "validation_accuracy": history[i].tolist(),
             "seconds": seconds,
             "device": device.type,
             "torch": torch.__version__,

@@ -1,0 +1,44 @@
+"""What the processes of the tests do. A fork server has this module loaded, with the data: a process starts at once."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import torch
+
+import ginv.training
+from ginv import checkpoints, load_dataset, train
+
+torch.set_num_threads(1)  # a process with threads of its own must not fork
+load_dataset()
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["processes"])
+
+
+def start(function, *arguments):
+    process = CONTEXT.Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
+def train_in(folder, runs):
+    """Train runs with the store in a folder; a line in `epochs` for each epoch, one in `trained` for each run."""
+    os.environ["GINV_RUNS"] = str(folder / "runs")
+    folder.mkdir(exist_ok=True)
+    checkpoints.MOST_LOST = 0.0  # a checkpoint every epoch
+    _note_calls("_epoch", lambda _: "epoch\n", folder / "epochs")
+    _note_calls("train_stack", lambda results: "".join(f"{r.run}\n" for r in results), folder / "trained")
+    train(runs, device="cpu", progress=False)
+
+
+def _note_calls(name, line, file):
+    function = getattr(ginv.training, name)
+
+    def noted(*arguments, **options):
+        result = function(*arguments, **options)
+        with Path(file).open("a") as opened:
+            opened.write(line(result))
+        return result
+
+    setattr(ginv.training, name, noted)
