@@ -6,6 +6,7 @@ The images as they are before the group acts: class 9 left out, padded from 28 x
 import gzip
 import hashlib
 import os
+import tempfile
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -69,7 +70,7 @@ def load_dataset(name: str = "MNIST", split_seed: int = 0) -> Dataset:
     """Transforming-MNIST or, for "FashionMNIST", Transforming-FMNIST: 10k / 2k / 50k of the 70,000 images.
 
     `split_seed` shuffles before splitting. Mean and standard deviation are the padded training split's.
-    Raises ValueError for another name or a file whose md5 is wrong.
+    Raises ValueError for another name or a file whose md5 is wrong, OSError for one that is missing.
     """
     if name not in DATASETS:
         raise ValueError(f"dataset is {name!r}; allowed: {', '.join(DATASETS)}")
@@ -99,10 +100,25 @@ def _data_folder(name: str) -> Path:
         return clone
     cache = cache_folder() / "data"
     if not all(_find(cache, file) for file in _MD5 if file.startswith(f"{name}/")):
-        import torchvision.datasets  # only a download needs it
-
-        getattr(torchvision.datasets, name)(cache, download=True)
+        _download(name, cache)
     return cache
+
+
+def _download(name: str, cache: Path) -> None:
+    """By torchvision, into a folder aside: in the cache the files are there whole and right, or not at all."""
+    import torchvision.datasets  # only a download needs it
+
+    kind, raw = getattr(torchvision.datasets, name), cache / name / "raw"
+    try:
+        raw.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=cache) as aside:
+            kind(aside, download=True)
+            for file in (Path(aside) / name / "raw").glob("*-ubyte"):
+                file.replace(raw / file.name)
+    except (OSError, EOFError, RuntimeError, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        remedy = f"put the files there, or set GINV_DATA to a folder with {name}/raw"
+        raise OSError(f"{raw} cannot be filled from {' or '.join(kind.mirrors)}: {reason}; {remedy}") from None
 
 
 def cache_folder() -> Path:

@@ -1,10 +1,18 @@
 import gzip
+import hashlib
 import shutil
+from contextlib import suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
+import naive_training  # noqa: F401  # first: it gets torchvision imported beside another build of torch
 import pytest
 import torch
+from torchvision.datasets import MNIST
 
+import ginv.data
 from ginv.data import DATASETS, load_dataset
 
 CLONE = Path(__file__).resolve().parents[1] / "data"
@@ -62,3 +70,76 @@ def test_unpacked_files_are_read_too(tmp_path, monkeypatch):
 def test_unknown_dataset_is_refused():
     with pytest.raises(ValueError, match="dataset is 'KMNIST'; allowed: MNIST, FashionMNIST"):
         load_dataset("KMNIST")
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves a folder; `broken` turns what it sends into something else."""
+
+    broken = staticmethod(lambda content: content)
+
+    def copyfile(self, source, outputfile):
+        outputfile.write(self.broken(source.read()))
+
+    def handle(self):
+        with suppress(ConnectionError):
+            super().handle()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache, no clone, and a server on this machine that stands for the mirrors."""
+    monkeypatch.setattr(ginv.data, "__file__", str(tmp_path / "nowhere" / "ginv" / "data.py"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=CLONE / "MNIST/raw")) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:1/", address])
+        packed = [
+            (file.name, hashlib.md5(file.read_bytes()).hexdigest()) for file in (CLONE / "MNIST/raw").glob("*.gz")
+        ]
+        monkeypatch.setattr(MNIST, "resources", packed)  # these were packed anew
+        load_dataset.cache_clear()
+        yield tmp_path / "ginv" / "data"
+        server.shutdown()
+    load_dataset.cache_clear()
+
+
+def test_what_is_missing_is_downloaded(cache, monkeypatch):
+    assert len(load_dataset().test) == 50_000
+    assert len(list((cache / "MNIST/raw").iterdir())) == 4
+    monkeypatch.setattr(MNIST, "mirrors", [])  # nothing is asked for again
+    load_dataset.cache_clear()
+    assert len(load_dataset().test) == 50_000
+
+
+def reset(content):
+    raise ConnectionResetError("reset")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [lambda content: content[: len(content) // 2], lambda content: content[:-1] + b"x", lambda content: b"", reset],
+    ids=["half", "altered", "empty", "reset"],
+)
+def test_a_download_that_fails_is_one_line_and_leaves_nothing(broken, cache, monkeypatch):
+    whole = [True, False]
+
+    def after_the_first(content):
+        return content if whole.pop(0) else broken(content)
+
+    monkeypatch.setattr(Handler, "broken", staticmethod(after_the_first))
+    with pytest.raises(OSError, match=r"^\S+/MNIST/raw cannot be filled from [^\n]*$") as error:
+        load_dataset()
+    mirrors = MNIST.mirrors
+    assert all(text in str(error.value) for text in (*mirrors, "set GINV_DATA to a folder with MNIST/raw"))
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(cache):
+    cache.parent.write_text("a file")
+    with pytest.raises(OSError, match=r"^\S+ cannot be filled from [^\n]*Not a directory[^\n]*$"):
+        load_dataset()

@@ -1,5 +1,6 @@
 """The files around the code agree with one another, and the committed notebooks are what they claim to be."""
 
+import ast
 import re
 import subprocess
 import tomllib
@@ -118,6 +119,17 @@ def test_files_are_small():
     ).stdout.split("\0")  # fmt: skip
     files = [ROOT / name for name in listed if name and not name.startswith("data/")]
     assert [file.name for file in files if file.is_file() and file.stat().st_size > MEGABYTE] == []
+
+
+@pytest.mark.parametrize("file", [*ROOT.glob("ginv/*.py"), *ROOT.glob("book/*.py")], ids=lambda path: path.name)
+def test_nothing_unpickles_or_evaluates(file):
+    """Weights are safetensors; text from a file or a parameter is never run."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    names |= {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
+    names |= {alias.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names}
+    assert not names & {"eval", "exec", "pickle", "torch.load", "torch.save", "pd.read_pickle", "yaml.load", "marshal"}
+    assert not [name for name in names if name.endswith(("allow_pickle", "read_pickle", "literal_eval"))]
 
 
 def test_readme_states_the_results():
