@@ -131,7 +131,7 @@ def measure(
 
     model: `[n, C, H, W]` -> logits `[n, classes]`; images `[n, C, H, W]`; labels `[n]`. `steps` are those of the
     integrated gradients towards the label's logit. Memory does not grow with n, save for the table.
-    Raises ValueError where the shapes do not fit or the logits are not finite.
+    Raises ValueError where the shapes do not fit, or the logits or the saliency maps are not finite.
     """
     if images.ndim != 4 or len(images) != len(labels) or not len(images):
         raise ValueError(f"images {tuple(images.shape)}, labels {tuple(labels.shape)}; needed: [n, C, H, W] and [n]")
@@ -154,10 +154,11 @@ def _measure_part(model: nn.Module, images: Tensor, labels: Tensor, group: Group
     flat = orbit.flatten(0, 1)
     with torch.no_grad():
         logits = model(flat).unflatten(0, orbit.shape[:2])
-    if not logits.isfinite().all():
-        raise ValueError("the logits are not finite; check the model")
     attributions = integrated_gradients(model, flat, labels.repeat(group.order), steps=steps)
     maps = group.align(saliency_map(attributions.unflatten(0, orbit.shape[:2])))
+    for name, values in {"logits": logits, "saliency maps": maps}.items():
+        if not values.isfinite().all():
+            raise ValueError(f"the {name} are not finite; check the model")
     centred = _centre(logits)
     return {
         "accuracy": accuracy(logits, labels),

@@ -112,7 +112,11 @@ class Settings:
             .to(choose_device(self.device))
         )
         model = copy.deepcopy(trained.model).to(test.images.device)
-        measurement = measure(model, test.images, test.labels, group_named(trained.run.group))
+        try:
+            measurement = measure(model, test.images, test.labels, group_named(trained.run.group))
+        except ValueError as error:
+            epoch = trained.record["best_epoch"]
+            raise ValueError(f"{error}: that of epoch {epoch} of {trained.run}") from None
         columns = {name: torch.tensor(column.to_numpy()) for name, column in measurement.samples.items()}
         record = {"columns": list(columns), "sample_variance": measurement.sample_variance}
         store.save(specification, columns, record)

@@ -245,7 +245,7 @@ def train_stack(
 
     `start` is the checkpoint to go on from. `keep` takes those on the way: one before more than `MOST_LOST` has passed
     since the last, and that of the last epoch.
-    Raises FloatingPointError where weights are not finite any more, and InterruptedError after `stop` is set.
+    Raises FloatingPointError where the loss or the logits are not finite, and InterruptedError after `stop` is set.
     """
     run, count, began = runs[0], len(runs), time.perf_counter()
     group, data = group_named(run.group), load_dataset(run.dataset, run.split_seed)
@@ -279,7 +279,9 @@ def train_stack(
         return task + nu * penalty(*pair).mean()
 
     def validate(parameters: dict[str, Tensor]) -> Tensor:
-        return (functional_call(skeleton, parameters, turned).argmax(-1) == turned_labels).float().mean()
+        logits = functional_call(skeleton, parameters, turned)
+        accuracy = (logits.argmax(-1) == turned_labels).float().mean()
+        return torch.where(logits.isfinite().all(), accuracy, torch.nan)
 
     best = {name: leaf.detach().clone() for name, leaf in leaves.items()}
     best_accuracy = torch.full((count,), -1.0, device=device)
@@ -306,12 +308,15 @@ def train_stack(
     for epoch in bar:
         if stop and stop.is_set():
             raise InterruptedError(f"stopped before epoch {epoch + 1} of {run}")
+        total = torch.zeros(count, device=device)
         rows, targets = _epoch(train.labels, group.order, generators, run.whole_orbit)
         rows = rows[:, :views].to(device).split(run.batch_size, 2)
         for batch, y in zip(rows, targets.to(device).split(run.batch_size, 1), strict=True):
             x = images.index_select(0, batch.flatten()).unflatten(0, batch.shape)
             optimiser.zero_grad()
-            vmap(loss)(window.join(leaves), x, y, nu).sum().backward()
+            losses = vmap(loss)(window.join(leaves), x, y, nu)
+            losses.sum().backward()
+            total += losses.detach()
             if decays:
                 with torch.no_grad():
                     for leaf in leaves.values():
@@ -323,9 +328,10 @@ def train_stack(
             best_accuracy.copy_(torch.where(better, accuracy, best_accuracy))
             for name, leaf in leaves.items():
                 best[name].copy_(torch.where(better.view(-1, *[1] * (leaf.ndim - 1)), leaf, best[name]))
-        if not leaves["output.bias"].isfinite().all():  # the one wait for the device, once an epoch
-            lost = next(run for run, bias in zip(runs, leaves["output.bias"], strict=True) if not bias.isfinite().all())
-            raise FloatingPointError(f"weights are not finite after epoch {epoch + 1} of {lost}")
+        if not (total + accuracy).isfinite().all():  # the one wait for the device, once an epoch
+            lost = int((total + accuracy).isfinite().logical_not().nonzero()[0])
+            what = "logits are" if total[lost].isfinite() else "loss is"
+            raise FloatingPointError(f"the {what} not finite after epoch {epoch + 1} of {runs[lost]}")
         now = time.perf_counter()
         if keep and (epoch + 1 == run.epochs or 2 * now - ended - kept_at > checkpoints.MOST_LOST):
             tensors = {**state, "generators": torch.stack([generator.get_state() for generator in generators])}

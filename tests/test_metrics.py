@@ -147,3 +147,15 @@ def test_measure_refuses_what_it_cannot_measure(generator):
         measure(MLP(), images, torch.zeros(2), Rotations(4))
     with pytest.raises(ValueError, match="not finite"):
         measure(MLP(generator=generator), images * torch.nan, torch.zeros(3).long(), Rotations(4), progress=False)
+
+
+def test_maps_that_are_not_finite_are_refused(generator):
+    """Where finite logits have an infinite gradient, as that of a root at the baseline's zero."""
+
+    class Root(torch.nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :2].abs().sqrt().sum(1, keepdim=True).expand(-1, 2) + x.flatten(1)[:, :2]
+
+    images = torch.zeros(3, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"^the saliency maps are not finite; check the model$"):
+        measure(Root(), images, torch.zeros(3).long(), Rotations(4), steps=2, progress=False)

@@ -45,6 +45,14 @@ def test_a_measurement_is_stored(monkeypatch):
     pd.testing.assert_frame_equal(settings.measure(trained).samples, first.samples)
 
 
+def test_a_measurement_that_is_not_finite_names_its_run():
+    run = Run(epochs=1, train_images=500, seed=3)
+    trained = tuning.train([run], device="cpu", progress=False)[run]
+    trained.model.output.bias.fill_(math.inf)
+    with pytest.raises(ValueError, match=r"^the logits are not finite; .* epoch 1 of Run\(.*seed=3.*\)$"):
+        Settings("quick").measure(trained)
+
+
 def test_announce_counts_what_is_missing():
     assert announce("quick").startswith("18 of 18 runs of Table 1 and Figure 5 are missing")
 

@@ -39,6 +39,21 @@ def test_a_run_does_not_depend_on_what_it_was_stacked_with(runs):
     assert not torch.allclose(other, alone.model.state_dict()["output.weight"], atol=1e-3)
 
 
+@pytest.mark.parametrize("changes", [{}, {"method": "IR", "nu": 3.0}, {"method": "WT", "group": "T3"}])
+def test_the_same_run_twice_is_the_same_and_threads_cost_rounding(changes):
+    """Bit for bit with as many threads, and to four digits with others."""
+    threads = torch.get_num_threads()
+    try:
+        once, twice, other = (
+            torch.set_num_threads(n) or stack(short(**changes))[0].model.state_dict() for n in (1, 1, 2)
+        )
+    finally:
+        torch.set_num_threads(threads)
+    for name, value in once.items():
+        assert torch.equal(twice[name], value)
+        torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -217,6 +232,12 @@ def test_a_bad_specification_is_refused(changes, message):
 def test_a_diverged_run_stops_with_its_name():
     with pytest.raises(FloatingPointError, match=r"not finite after epoch \d+ of Run\(.*seed=7"):
         stack(short(seed=7, learning_rate=1e30, epochs=3))
+
+
+def test_an_infinite_loss_stops_the_run():
+    """Adam divides it away: the weights stay finite, and would be worthless."""
+    with pytest.raises(FloatingPointError, match=r"^the loss is not finite after epoch 1 of Run\(.*seed=5.*\)$"):
+        stack(*(short(seed=seed, method="IR", nu=nu, learning_rate=3.0) for seed, nu in ((4, 1.0), (5, 1e19))))
 
 
 def test_an_error_in_one_stack_ends_the_others():
