@@ -4,6 +4,17 @@ PROFILE ?= paper
 COPY = rm -rf _build/$(1) && mkdir -p _build/$(1) && cp -r _config.yml _toc.yml book _build/$(1)
 RENDER = .venv/bin/jupyter-book build --all -q --path-output . $(STRICT) _build/$(1) >/dev/null
 
+# Refused before anything is installed or trained
+UNKNOWN := $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(filter-out PYTHON PROFILE URL FULL,$v)))
+ifneq ($(strip $(UNKNOWN)),)
+$(error no variable $(strip $(UNKNOWN)); allowed: FULL, PROFILE, PYTHON, URL)
+endif
+ifneq ($(filter book,$(MAKECMDGOALS)),)
+ifeq ($(filter paper-1 quick-1,$(PROFILE)-$(words $(PROFILE))),)
+$(error PROFILE is $(PROFILE); allowed: paper, quick)
+endif
+endif
+
 .PHONY: help book html test notebooks tune bench publish-url clean
 
 help:  ## this list
@@ -39,7 +50,7 @@ bench: .venv/ready  ## measure what all costs: book/results/bench.csv; FULL=1 ma
 	@.venv/bin/python benchmarks/bench.py $(if $(FULL),--full)
 
 publish-url: .venv/ready  ## URL=https://github.com/OWNER/NAME: put the public address everywhere
-	@.venv/bin/python book/publish.py $(URL)
+	@.venv/bin/python book/publish.py $${URL:+"$$URL"}
 
 clean:  ## remove the environment and all that was built; trained runs stay in the store
 	@rm -rf .venv _build

@@ -65,7 +65,7 @@ from ginv.figures import use_style
 from ginv.tuning import TARGET
 
 ginv.refuse_unknown(In)  # a parameter by a wrong name
-settings = ginv.Settings(profile, group, seeds, device)
+settings = ginv.Settings(profile, group, seeds, device, results)
 use_style()
 
 # %% [markdown]

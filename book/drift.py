@@ -78,7 +78,7 @@ if source not in DATASETS:
     raise ValueError(f"source is {source!r}; allowed: {', '.join(DATASETS)}")
 target = next(name for name in DATASETS if name != source)
 ginv.refuse_unknown(In)  # a parameter by a wrong name
-settings = ginv.Settings(profile, group, seeds, device)
+settings = ginv.Settings(profile, group, seeds, device, results)
 where = choose_device(device)
 pairs = settings.test_images // 5
 use_style()

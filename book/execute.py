@@ -154,11 +154,16 @@ def main() -> None:
         if name in os.environ:
             os.environ[name] = str(Path(os.environ[name]).absolute())
 
+    if not (arguments.folder / "_toc.yml").is_file():
+        sys.exit(
+            f"folder is {str(arguments.folder)!r}; allowed: one with _toc.yml and book/"
+        )
+
     from ginv.settings import announce  # here, since tests import this file too
 
     try:
         print(announce(arguments.profile), flush=True)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(str(error))
     for chapter in chapters(arguments.folder):
         start = time.perf_counter()

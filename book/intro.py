@@ -49,7 +49,7 @@ import ginv
 from ginv.figures import GROUP_NAMES, group_panels, plot_methods, use_style
 
 ginv.refuse_unknown(In)  # a parameter by a wrong name
-settings = ginv.Settings(profile, group, seeds, device)
+settings = ginv.Settings(profile, group, seeds, device, results)
 use_style()
 table = settings.table(settings.train())
 runs = table.pivot_table(

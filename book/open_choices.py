@@ -63,7 +63,7 @@ import ginv
 from ginv.figures import GROUP_NAMES, METHOD_STYLES, show_table, use_style
 
 ginv.refuse_unknown(In)  # a parameter by a wrong name
-settings = ginv.Settings(profile, group, seeds, device)
+settings = ginv.Settings(profile, group, seeds, device, results)
 SEED = settings.seeds[0]
 groups = {name: ginv.group_named(name) for name in settings.groups}
 use_style()

@@ -82,7 +82,10 @@ def main() -> None:
         if sys.argv[1:]
         else project(root)["urls"]["Repository"]
     )
-    if url and not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url):
+    if sys.argv[2:] or (
+        url and not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url)
+    ):
+        url = " ".join(sys.argv[1:])
         sys.exit(f"URL is {url!r}; allowed: https://github.com/OWNER/NAME")
     publish(root, url)
     print(f"{url or 'No address'} in every place; look at `git diff`")

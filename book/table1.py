@@ -67,7 +67,7 @@ from ginv.figures import (
 )
 
 ginv.refuse_unknown(In)  # a parameter by a wrong name
-settings = ginv.Settings(profile, group, seeds, device)
+settings = ginv.Settings(profile, group, seeds, device, results)
 use_style()
 Markdown(f"This page was run with {settings.label}.")
 

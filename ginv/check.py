@@ -1,5 +1,6 @@
 """Has this machine what the book needs? `python -m ginv.check` prints OK or FAIL for each thing; FAIL exits with 1."""
 
+import argparse
 import shutil
 import sys
 from importlib.metadata import requires, version
@@ -55,4 +56,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # refuses any
     sys.exit(main())

@@ -17,9 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ginv.parameters import require
+
 DATASETS = ("MNIST", "FashionMNIST")
 CLASSES = 9  # the tenth class is left out: a 9 is a rotated 6, and the garments follow suit
 SPLITS = {"train": 10_000, "validation": 2_000, "test": 50_000}
+SEEDS = "integers from 0 to 2**63 - 1"
 PADDING = 4  # 28 -> 36, which 3 divides
 IMAGE_SHAPE = (36, 36)
 
@@ -72,8 +75,8 @@ def load_dataset(name: str = "MNIST", split_seed: int = 0) -> Dataset:
     `split_seed` shuffles before splitting. Mean and standard deviation are the padded training split's.
     Raises ValueError for another name or a file whose md5 is wrong, OSError for one that is missing.
     """
-    if name not in DATASETS:
-        raise ValueError(f"dataset is {name!r}; allowed: {', '.join(DATASETS)}")
+    require(name in DATASETS, "dataset", name, ", ".join(DATASETS))
+    require(type(split_seed) is int and 0 <= split_seed < 2**63, "split_seed", split_seed, SEEDS)
     root = _data_folder(name)
     parts = [(_read(root, f"{name}/raw/{part}-images-idx3-ubyte", 16),
               _read(root, f"{name}/raw/{part}-labels-idx1-ubyte", 8)) for part in ("train", "t10k")]  # fmt: skip

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ginv.parameters import require, require_tensor
+
 
 class Group(ABC):
     """A finite group and its action on images `[..., H, W]`.
@@ -43,10 +45,12 @@ class Group(ABC):
 
     def orbit(self, x: Tensor) -> Tensor:
         """All gx, in the order of `elements`: `[..., H, W]` -> `[order, ..., H, W]`."""
+        require_tensor("x", x, "..., H, W")
         return torch.stack([self.act(g, x) for g in self.elements])
 
     def align(self, orbit: Tensor) -> Tensor:
         """Apply g^-1 to the entry of element g: turns maps `[order, ..., H, W]` back to a common orientation."""
+        require(len(orbit) == self.order, "orbit", orbit, f"an entry for each of the {self.order} elements")
         return torch.stack([self.act(self.inverse(g), x) for g, x in zip(self.elements, orbit, strict=True)])
 
 
@@ -55,8 +59,7 @@ class _Cyclic(Group):
     order: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.order, int) or self.order < 1:
-            raise ValueError(f"order must be a positive integer, got {self.order!r}")
+        require(type(self.order) is int and self.order > 0, "order", self.order, "integers from 1")
 
     def product(self, g: int, h: int) -> int:
         return (g + h) % self.order
@@ -72,8 +75,8 @@ class Rotations(_Cyclic):
     order: int = 4
 
     def __post_init__(self) -> None:
-        if self.order not in (1, 2, 4):
-            raise ValueError(f"order of Rotations is {self.order!r}; only 1, 2 or 4 permute the pixels of an image")
+        allowed = "1, 2, 4: these permute the pixels of an image"
+        require(self.order in (1, 2, 4), "order of Rotations", self.order, allowed)
 
     @property
     def name(self) -> str:

@@ -14,16 +14,23 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ginv.groups import Group
+from ginv.parameters import require, require_tensor
 from ginv.saliency import STEPS, integrated_gradients, saliency_map
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """Per cent of the orbit that is classified as the label: logits `[G, n, C]`, labels `[n]` -> `[n]`."""
+    logits = _checked(logits)
+    require_tensor("labels", labels, "n")
+    (_, n, classes), whole = logits.shape, not labels.is_floating_point()
+    fits = len(labels) == n and whole and labels.min() >= 0 and labels.max() < classes
+    require(bool(fits), "labels", labels, f"a tensor [{n}] of integers from 0 to {classes - 1}")
     return 100 * (logits.argmax(-1) == labels).float().mean(0)
 
 
 def logit_invariance(logits: Tensor, *, distinct: bool = False) -> Tensor:
     """LI (Equation 2): mean of `|f(gx) - f(hx)|^2 / 2` over pairs of the orbit; logits `[G, n, C]` -> `[n]`."""
+    logits = _checked(logits)
     return logits.var(0, correction=0).sum(-1) * _per_pair(len(logits), distinct)
 
 
@@ -32,7 +39,7 @@ def distribution_invariance(logits: Tensor, *, distinct: bool = False) -> Tensor
 
     logits `[G, n, C]` -> `[n]`.
     """
-    log_p = logits.log_softmax(-1)
+    log_p = _checked(logits).log_softmax(-1)
     divergence = (log_p.exp() * (log_p - log_p.mean(0))).sum(-1).mean(0)
     return divergence.clamp(min=0) * _per_pair(len(logits), distinct)  # rounding can leave -1e-9
 
@@ -43,7 +50,7 @@ def saliency_invariance(maps: Tensor, *, distinct: bool = False) -> Tensor:
     maps `[G, n, ...]`, already turned back to a common orientation (`Group.align`) -> `[n]`. The similarity with an
     empty map is 0.
     """
-    order = len(maps)
+    order, maps = len(maps), _checked(maps, "maps", "G, n, ...")
     unit = nn.functional.normalize(maps.flatten(2), dim=-1)
     similarity = unit.mean(0).square().sum(-1)
     if not distinct:
@@ -57,8 +64,8 @@ def relative_logit_invariance(logits: Tensor) -> Tensor:
     The variance over the orbit over the mean squared norm, of logits `[G, n, C]` less their mean over classes -> `[n]`.
     0 where all logits of a sample are equal.
     """
-    centred = _centre(logits)
-    return centred.var(0, correction=0).sum(-1) / _size(centred).clamp(min=torch.finfo(logits.dtype).tiny)
+    centred = _centre(_checked(logits))
+    return centred.var(0, correction=0).sum(-1) / _size(centred).clamp(min=torch.finfo(centred.dtype).tiny)
 
 
 def jensen_shannon(logits: Tensor) -> Tensor:
@@ -66,14 +73,21 @@ def jensen_shannon(logits: Tensor) -> Tensor:
 
     The entropy of their mean less their mean entropy. DI without its unbounded logarithm; logits `[G, n, C]` -> `[n]`.
     """
-    p = logits.softmax(-1)
+    p = _checked(logits).softmax(-1)
     return (torch.special.entr(p.mean(0)) - torch.special.entr(p).mean(0)).sum(-1).clamp(min=0)
 
 
 def flip_rate(logits: Tensor) -> Tensor:
     """Share of the pairs of the orbit whose predicted classes differ; logits `[G, n, C]` -> `[n]`."""
+    logits = _checked(logits)
     share = nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype).mean(0)
     return 1 - share.square().sum(-1)
+
+
+def _checked(values: Tensor, name: str = "logits", axes: str = "G, n, C") -> Tensor:
+    """In single precision at least: the square of a large half is infinite, that of a small one zero."""
+    require_tensor(name, values, axes)
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _centre(logits: Tensor) -> Tensor:
@@ -133,8 +147,11 @@ def measure(
     integrated gradients towards the label's logit. Memory does not grow with n, save for the table.
     Raises ValueError where the shapes do not fit, or the logits or the saliency maps are not finite.
     """
-    if images.ndim != 4 or len(images) != len(labels) or not len(images):
-        raise ValueError(f"images {tuple(images.shape)}, labels {tuple(labels.shape)}; needed: [n, C, H, W] and [n]")
+    require(isinstance(model, nn.Module), "model", model, "a torch.nn.Module")
+    require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
+    require_tensor("images", images, "n, C, H, W")
+    require_tensor("labels", labels, "n")
+    require(len(labels) == len(images), "labels", labels, f"one for each of the {len(images)} images")
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -154,6 +171,7 @@ def _measure_part(model: nn.Module, images: Tensor, labels: Tensor, group: Group
     flat = orbit.flatten(0, 1)
     with torch.no_grad():
         logits = model(flat).unflatten(0, orbit.shape[:2])
+    right = accuracy(logits, labels)
     attributions = integrated_gradients(model, flat, labels.repeat(group.order), steps=steps)
     maps = group.align(saliency_map(attributions.unflatten(0, orbit.shape[:2])))
     for name, values in {"logits": logits, "saliency maps": maps}.items():
@@ -161,7 +179,7 @@ def _measure_part(model: nn.Module, images: Tensor, labels: Tensor, group: Group
             raise ValueError(f"the {name} are not finite; check the model")
     centred = _centre(logits)
     return {
-        "accuracy": accuracy(logits, labels),
+        "accuracy": right,
         "LI": logit_invariance(logits),
         "DI": distribution_invariance(logits),
         "SI": saliency_invariance(maps),

@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from ginv.data import CLASSES, IMAGE_SHAPE
 from ginv.groups import Group
+from ginv.parameters import require
 
 # Responses [n, G, features] and bias -> [n, features]. The paper does not say which; a maximum commutes with a ReLU
 POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -28,6 +29,8 @@ class WeightTiedLinear(nn.Module):
 
     def __init__(self, group: Group, height: int, width: int, features: int, pooling: str = "max") -> None:
         super().__init__()
+        require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
+        require(pooling in [*POOLINGS], "pooling", pooling, ", ".join(POOLINGS))
         self.group, self.image_shape, self.pooling = group, (height, width), pooling
         self.weight = nn.Parameter(torch.empty(features, height * width))
         self.bias = nn.Parameter(torch.empty(features))
@@ -61,6 +64,8 @@ class MLP(nn.Module):
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
+        for name, size in {"width": width, "depth": depth, "classes": classes}.items():
+            require(type(size) is int and size > 0, name, size, "integers from 1")
         pixels = math.prod(image_shape)
         first = nn.Linear(pixels, width) if group is None else WeightTiedLinear(group, *image_shape, width, pooling)
         hidden = [layer for _ in range(depth - 1) for layer in (nn.ReLU(), nn.Linear(width, width))]

@@ -1,5 +1,6 @@
 """Saliency maps (Section 4.1, "Saliency map function")."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ginv.models import MLP
+from ginv.parameters import require, require_tensor
 
 STEPS = 50
 THRESHOLD = 0.9
@@ -22,8 +24,11 @@ def integrated_gradients(
     `[n, 1, H, W]`. Gauss-Legendre quadrature. For any classifier this is captum's `IntegratedGradients`; for an `MLP`
     and the zero baseline the same sum is reached much faster.
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; allowed: 1 or more")
+    require(type(steps) is int and steps > 0, "steps", steps, "integers from 1")
+    require_tensor("images", images, "n, C, H, W")
+    require_tensor("targets", targets, "n")
+    fits = len(targets) == len(images) and not targets.is_floating_point() and bool(targets.min() >= 0)
+    require(fits, "targets", targets, f"a tensor [{len(images)}] of integers from 0")
     if type(model) is MLP and baseline is None and model.starts_linear:
         parts = zip(images.split(1024), targets.split(1024), strict=True)
         return torch.cat([_integrate_mlp(model, *part, steps) for part in parts])
@@ -91,10 +96,9 @@ def saliency_map(attribution: Tensor, *, threshold: float = THRESHOLD, sigma: fl
     so that it commutes with the cyclic shifts of T3 as it does with R4; `sigma` 0 leaves it out. Raises ValueError for
     a threshold outside [0, 1] or a negative sigma.
     """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is {threshold}; allowed: 0 to 1")
-    if sigma < 0:
-        raise ValueError(f"sigma is {sigma}; allowed: 0 or more")
+    require_tensor("attribution", attribution, "..., C, H, W")
+    require(isinstance(threshold, int | float) and 0 <= threshold <= 1, "threshold", threshold, "0 to 1")
+    require(isinstance(sigma, int | float) and 0 <= sigma < math.inf, "sigma", sigma, "0 or more")
     size = attribution.abs()
     saliency = torch.where(size < threshold * size.amax((-3, -2, -1), keepdim=True), 0, size)
     return _blur(saliency, sigma) if sigma else saliency

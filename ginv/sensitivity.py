@@ -3,12 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from ginv.parameters import require_tensor
+
 
 def jacobian(model: nn.Module, images: Tensor) -> Tensor:
     """J = df/dx of any classifier that treats the images of a batch apart: `[n, C, H, W]` -> `[n, classes, C * H * W]`.
 
     One backward pass per class, in the images' precision.
     """
+    require_tensor("images", images, "n, C, H, W")
     x = images.detach().requires_grad_()
     with torch.enable_grad():
         per_class = model(x).sum(0)
@@ -21,5 +24,6 @@ def largest_singular_value(model: nn.Module, images: Tensor) -> Tensor:
 
     Exact: the square root of the largest eigenvalue of the small matrix J J', `[classes, classes]`.
     """
+    require_tensor("images", images, "n, C, H, W")
     parts = (jacobian(model, part) for part in images.split(512))
     return torch.cat([torch.linalg.eigvalsh(j @ j.mT)[:, -1].clamp(min=0).sqrt() for j in parts])

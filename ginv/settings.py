@@ -11,6 +11,7 @@ from ginv import costs, store
 from ginv.data import SPLITS, load_dataset
 from ginv.groups import group_named
 from ginv.metrics import Measurement, measure
+from ginv.parameters import require, require_folder
 from ginv.training import METHODS, REGULARISERS, Run, TrainedRun, choose_device, train
 from ginv.tuning import GROUPS, chosen_nu
 
@@ -38,24 +39,24 @@ class Settings:
     """The parameters of a chapter. Raises ValueError, in one line, for a value that is not allowed.
 
     profile: "paper" or "quick". group: "both", "R4" or "T3". seeds: a list, or None for the profile's.
-    device: "auto", "cpu" or "cuda".
+    device: "auto", "cpu" or "cuda". results: the folder for the numbers of the chapter.
     """
 
     profile: str = "paper"
     group: str = "both"
     seeds: tuple[int, ...] = None  # type: ignore[assignment]  # or a list, or None; a tuple once it is checked
     device: str = "auto"
+    results: str = "results"
 
     def __post_init__(self) -> None:
-        if self.profile not in PROFILES:
-            raise ValueError(f"profile is {self.profile!r}; allowed: {', '.join(PROFILES)}")
-        if self.group not in ("both", *GROUPS):
-            raise ValueError(f"group is {self.group!r}; allowed: both, {', '.join(GROUPS)}")
+        require(self.profile in [*PROFILES], "profile", self.profile, ", ".join(PROFILES))
+        require(self.group in ("both", *GROUPS), "group", self.group, ", ".join(("both", *GROUPS)))
         seeds = PROFILES[self.profile].seeds if self.seeds is None else self.seeds
-        if not isinstance(seeds, list | tuple) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
-            raise ValueError(f"seeds is {self.seeds!r}; allowed: a list of integers from 0 up, such as [0, 1]")
+        fits = isinstance(seeds, list | tuple) and seeds and all(type(s) is int and 0 <= s < 2**63 for s in seeds)
+        require(bool(fits), "seeds", self.seeds, "a list of integers from 0 up, such as [0, 1]")
         object.__setattr__(self, "seeds", tuple(dict.fromkeys(seeds)))
         choose_device(self.device)
+        require_folder("results", self.results)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -97,6 +98,8 @@ class Settings:
 
     def measurement(self, run: Run, images: int | None = None) -> dict:
         """What names the measurement of a run in the store."""
+        fits = images is None or (type(images) is int and 1 <= images <= SPLITS["test"])
+        require(fits, "images", images, f"1 to {SPLITS['test']}, or None")
         return {"measurement": MEASUREMENT, "run": run.specification, "images": images or self.test_images}
 
     def measure(self, trained: TrainedRun, images: int | None = None) -> Measurement:

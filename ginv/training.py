@@ -29,6 +29,7 @@ from ginv.checkpoints import Checkpoint
 from ginv.data import DATASETS, IMAGE_SHAPE, SPLITS, load_dataset
 from ginv.groups import group_named
 from ginv.models import MLP, POOLINGS
+from ginv.parameters import require
 from ginv.window import Window
 
 METHODS = ("WT", "DA", "IR")
@@ -90,25 +91,26 @@ class Run:
             "whole_orbit": (False, True),
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(map(str, allowed))}")
+            value = getattr(self, name)
+            fits = isinstance(value, type(allowed[0])) and value in allowed  # 1 is not True
+            require(fits, name, value, ", ".join(map(str, allowed)))
         for name in ("seed", "split_seed", "epochs", "batch_size", "train_images", "width", "depth"):
             least, value = int("seed" not in name), getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ValueError(f"{name} is {value!r}; allowed: integers from {least}")
-        if self.train_images > SPLITS["train"]:
-            raise ValueError(f"train_images is {self.train_images}; allowed: 1 to {SPLITS['train']}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate is {self.learning_rate!r}; allowed: above 0")
-        if not 0 <= self.weight_decay < 1 / self.learning_rate:
-            raise ValueError(f"weight_decay is {self.weight_decay!r}; allowed: 0 to 1 / learning_rate")
-        if not 0 <= self.nu < math.inf or (self.method == "IR") != (self.nu > 0):
-            raise ValueError(f"nu is {self.nu!r} for {self.method}; allowed: above 0 for IR, 0 for WT and DA")
+            require(type(value) is int and least <= value < 2**63, name, value, f"integers from {least}")
+        require(self.train_images <= SPLITS["train"], "train_images", self.train_images, f"1 to {SPLITS['train']}")
+        limits = {
+            "learning_rate": (lambda value: value > 0, "above 0"),
+            "weight_decay": (lambda value: value * self.learning_rate < 1, "0 to 1 / learning_rate"),
+            "nu": (lambda value: (value > 0) == (self.method == "IR"), "above 0 for IR, 0 for WT and DA"),
+        }
+        for name, (inside, instead) in limits.items():
+            value = getattr(self, name)
+            fits = isinstance(value, int | float) and 0 <= value < math.inf and inside(value)
+            require(fits, name, value, instead)
+            object.__setattr__(self, name, float(value))  # 10 and 10.0 are one run
         for name, method in {"pooling": "WT", "whole_orbit": "IR"}.items():
-            default = getattr(type(self), name)
-            if self.method != method and getattr(self, name) != default:
-                raise ValueError(f"{name} is {getattr(self, name)!r} for {self.method}; allowed: {default!r}")
-        object.__setattr__(self, "nu", float(self.nu))  # 10 and 10.0 are one run
+            default, value = getattr(type(self), name), getattr(self, name)
+            require(self.method == method or value == default, name, value, f"{default!r} for {self.method}")
 
     @property
     def specification(self) -> dict:
@@ -141,7 +143,10 @@ def choose_device(device: str = "auto") -> torch.device:
 
 def train(runs: Iterable[Run], *, device: str = "auto", progress: bool = True) -> dict[Run, TrainedRun]:
     """Load the runs that are in the store and train the others, those of one architecture stacked."""
-    wanted, where = list(dict.fromkeys(runs)), choose_device(device)
+    require(isinstance(runs, Iterable), "runs", runs, "ginv.Run objects in a list")
+    for run in (wanted := list(runs)):
+        require(isinstance(run, Run), "run", run, "a ginv.Run")
+    wanted, where = list(dict.fromkeys(wanted)), choose_device(device)
     trained = {run: loaded for run in wanted if (loaded := load_run(run))}
     if trained and progress:
         tqdm.write(f"{len(trained)} of {len(wanted)} runs are in the store: loaded, not trained", file=sys.stderr)

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -102,5 +103,10 @@ if __name__ == "__main__":
     parser.add_argument("output", type=Path)
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
+    try:
+        choose_device(arguments.device)
+        arguments.output.open("a").close()
+    except (ValueError, OSError) as error:  # now, and not after the sweep
+        sys.exit(str(error))
     forms = [(group, regulariser) for group in GROUPS for regulariser in REGULARISERS]
     sweep(forms, device=arguments.device).round(6).to_csv(arguments.output, index=False)

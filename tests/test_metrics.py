@@ -143,7 +143,7 @@ def test_measure_works_for_any_classifier_and_does_not_change_it(generator):
 
 def test_measure_refuses_what_it_cannot_measure(generator):
     images = torch.randn(3, 1, 36, 36, generator=generator)
-    with pytest.raises(ValueError, match=r"labels \(2,\); needed"):
+    with pytest.raises(ValueError, match=r"labels is a tensor \[2\]; allowed: one for each of the 3"):
         measure(MLP(), images, torch.zeros(2), Rotations(4))
     with pytest.raises(ValueError, match="not finite"):
         measure(MLP(generator=generator), images * torch.nan, torch.zeros(3).long(), Rotations(4), progress=False)

@@ -1,0 +1,216 @@
+"""Bad inputs, each with its one line: what it was, its value and what is allowed. Nothing has trained by then."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import ginv
+from ginv import MLP, Rotations, Run, Settings, Translations, settings
+from ginv.training import choose_device
+
+ROOT = Path(__file__).parents[1]
+LOGITS, LABELS = torch.ones(4, 3, 9), torch.zeros(3, dtype=torch.int64)
+IMAGES, MODEL, R4 = torch.ones(3, 1, 12, 12), MLP(image_shape=(12, 12), width=4, depth=1), Rotations(4)
+
+CALLS = {
+    # groups
+    "group_named 1": (lambda: ginv.group_named("D4"), "group is 'D4'; allowed: R1, R2, R4 (rotations) or T"),
+    "group_named 2": (lambda: ginv.group_named(4), "group is 4; allowed: R1, R2, R4"),
+    "group_named 3": (lambda: ginv.group_named("T0"), "order is 0; allowed: integers from 1"),
+    "Rotations": (lambda: Rotations(3), "order of Rotations is 3; allowed: 1, 2, 4"),
+    "Translations 1": (lambda: Translations("3"), "order is '3'; allowed: integers from 1"),
+    "Translations 2": (lambda: Translations(5).orbit(IMAGES), "order 5 of Translations does not divide the image width 12"),
+    "orbit 1": (lambda: R4.orbit(torch.ones(12)), "x is a tensor [12]; allowed: a tensor [..., H, W], not empty"),
+    "orbit 2": (lambda: R4.orbit([[1, 2]]), "x is [[1, 2]]; allowed: a tensor [..., H, W]"),
+    "orbit 3": (lambda: R4.orbit(torch.ones(4, 6)), "R4 needs square images, got 4 x 6"),
+    "align": (lambda: R4.align(IMAGES), "orbit is a tensor [3, 1, 12, 12]; allowed: an entry for each of the 4 elements"),
+    # metrics
+    "accuracy 1": (lambda: ginv.accuracy(LOGITS, LABELS[:2]), "labels is a tensor [2]; allowed: a tensor [3] of integers"),
+    "accuracy 2": (lambda: ginv.accuracy(LOGITS, LABELS + 9), "labels is a tensor [3]; allowed: a tensor [3] of integers from 0 to 8"),
+    "accuracy 3": (lambda: ginv.accuracy(LOGITS, LABELS.float()), "labels is a tensor [3]; allowed: a tensor [3] of integers"),
+    "accuracy 4": (lambda: ginv.accuracy(LOGITS, [0, 0, 0]), "labels is [0, 0, 0]; allowed: a tensor [n]"),
+    **{
+        name: (partial(getattr(ginv, name), LOGITS[0]), "logits is a tensor [3, 9]; allowed: a tensor [G, n, C]")
+        for name in ("logit_invariance", "distribution_invariance", "relative_logit_invariance", "jensen_shannon", "flip_rate")
+    },
+    "logit_invariance empty": (lambda: ginv.logit_invariance(LOGITS[:0]), "logits is a tensor [0, 3, 9]; allowed: a tensor [G, n, C], not empty"),
+    "logit_invariance distinct": (lambda: ginv.logit_invariance(LOGITS[:1], distinct=True), "distinct pairs need a group of 2 or more elements, got 1"),
+    "saliency_invariance": (lambda: ginv.saliency_invariance(LOGITS[0, 0]), "maps is a tensor [9]; allowed: a tensor [G, n, ...]"),
+    "measure model": (lambda: ginv.measure("x", IMAGES, LABELS, R4), "model is 'x'; allowed: a torch.nn.Module"),
+    "measure images 1": (lambda: ginv.measure(MODEL, IMAGES[0], LABELS, R4), "images is a tensor [1, 12, 12]; allowed: a tensor [n, C, H, W]"),
+    "measure images 2": (lambda: ginv.measure(MODEL, IMAGES[:0], LABELS, R4), "images is a tensor [0, 1, 12, 12]; allowed: a tensor [n, C, H, W], not empty"),
+    "measure labels 1": (lambda: ginv.measure(MODEL, IMAGES, LABELS[:2], R4), "labels is a tensor [2]; allowed: one for each of the 3 images"),
+    "measure labels 2": (lambda: ginv.measure(MODEL, IMAGES, LABELS - 1, R4), "labels is a tensor [3]; allowed: a tensor [3] of integers from 0 to 8"),
+    "measure group": (lambda: ginv.measure(MODEL, IMAGES, LABELS, "R4"), "group is 'R4'; allowed: a ginv.Group, such as ginv.Rotations(4)"),
+    "measure steps": (lambda: ginv.measure(MODEL, IMAGES, LABELS, R4, steps=0), "steps is 0; allowed: integers from 1"),
+    "measure outputs": (lambda: ginv.measure(nn.Identity(), IMAGES, LABELS, R4), "logits is a tensor [4, 3, 1, 12, 12]; allowed: a tensor [G, n, C]"),
+    "measure NaN": (lambda: ginv.measure(MODEL, IMAGES * torch.nan, LABELS, R4), "the logits are not finite; check the model"),
+    # saliency and sensitivity
+    "gradients steps": (lambda: ginv.integrated_gradients(MODEL, IMAGES, LABELS, steps=1.5), "steps is 1.5; allowed: integers from 1"),
+    "gradients images": (lambda: ginv.integrated_gradients(MODEL, IMAGES[0, 0], LABELS), "images is a tensor [12, 12]; allowed: a tensor [n, C, H, W]"),
+    "gradients targets 1": (lambda: ginv.integrated_gradients(MODEL, IMAGES, 0), "targets is 0; allowed: a tensor [n]"),
+    "gradients targets 2": (lambda: ginv.integrated_gradients(MODEL, IMAGES, LABELS - 1), "targets is a tensor [3]; allowed: a tensor [3] of integers from 0"),
+    "map attribution": (lambda: ginv.saliency_map(torch.ones(9)), "attribution is a tensor [9]; allowed: a tensor [..., C, H, W]"),
+    "map threshold 1": (lambda: ginv.saliency_map(IMAGES, threshold=1.5), "threshold is 1.5; allowed: 0 to 1"),
+    "map threshold 2": (lambda: ginv.saliency_map(IMAGES, threshold="0.9"), "threshold is '0.9'; allowed: 0 to 1"),
+    "map sigma 1": (lambda: ginv.saliency_map(IMAGES, sigma=-1), "sigma is -1; allowed: 0 or more"),
+    "map sigma 2": (lambda: ginv.saliency_map(IMAGES, sigma=float("nan")), "sigma is nan; allowed: 0 or more"),
+    "jacobian": (lambda: ginv.jacobian(MODEL, IMAGES[0]), "images is a tensor [1, 12, 12]; allowed: a tensor [n, C, H, W]"),
+    "singular value": (lambda: ginv.largest_singular_value(MODEL, None), "images is None; allowed: a tensor [n, C, H, W]"),
+    # networks
+    "MLP group": (lambda: MLP("R4"), "group is 'R4'; allowed: a ginv.Group"),
+    "MLP width": (lambda: MLP(width=0), "width is 0; allowed: integers from 1"),
+    "MLP depth": (lambda: MLP(depth=2.0), "depth is 2.0; allowed: integers from 1"),
+    "MLP classes": (lambda: MLP(classes=-1), "classes is -1; allowed: integers from 1"),
+    "MLP pooling": (lambda: MLP(R4, pooling="sum"), "pooling is 'sum'; allowed: max, mean, mean after ReLU"),
+    "WeightTiedLinear": (lambda: ginv.WeightTiedLinear(None, 12, 12, 3), "group is None; allowed: a ginv.Group"),
+    # data and training
+    "load_dataset name": (lambda: ginv.load_dataset("KMNIST"), "dataset is 'KMNIST'; allowed: MNIST, FashionMNIST"),
+    "load_dataset seed 1": (lambda: ginv.load_dataset(split_seed="a"), "split_seed is 'a'; allowed: integers from 0 to 2**63 - 1"),
+    "load_dataset seed 2": (lambda: ginv.load_dataset(split_seed=-1), "split_seed is -1; allowed: integers from 0"),
+    **{
+        name: (partial(getattr(ginv, name), LOGITS, LOGITS[..., :5]), "The size of tensor a (9) must match the size of tensor b (5)")
+        for name in ("logit_error", "kl_divergence", "normalised_logit_error")
+    },
+    "train runs 1": (lambda: ginv.train(Run()), "runs is Run(group='R4', method='DA'"),
+    "train runs 2": (lambda: ginv.train(["DA"]), "run is 'DA'; allowed: a ginv.Run"),
+    "train runs 3": (lambda: ginv.train([[Run()]]), "run is [Run("),
+    "train device": (lambda: ginv.train([Run()], device="gpu"), "device is 'gpu'; allowed: auto, cpu"),
+    "device": (lambda: choose_device(["cpu"]), "device is ['cpu']; allowed: auto, cpu"),
+    "chosen_nu": (lambda: ginv.chosen_nu("R9"), "no sweep of nu for R9 logit; swept: R4 kl, R4 logit"),
+    "refuse_unknown": (lambda: ginv.refuse_unknown(["seeds = None", "# Parameters\nsedes = 1\n"]), "no parameter sedes; allowed: seeds"),
+    # what a chapter asks for
+    "measurement": (lambda: Settings("quick").measurement(Run(), 0), "images is 0; allowed: 1 to 50000, or None"),
+    "announce": (lambda: settings.announce("fast"), "profile is 'fast'; allowed: paper, quick"),
+}  # fmt: skip
+
+RUNS = [
+    ({"group": ["R4"]}, "group is ['R4']; allowed: R1, R2, R4"),
+    ({"method": ["DA"]}, "method is ['DA']; allowed: WT, DA, IR"),
+    ({"seed": -1}, "seed is -1; allowed: integers from 0"),
+    ({"seed": 2**64}, "seed is 18446744073709551616; allowed: integers from 0"),
+    ({"seed": True}, "seed is True; allowed: integers from 0"),
+    ({"nu": "1"}, "nu is '1'; allowed: above 0 for IR, 0 for WT and DA"),
+    ({"method": "IR", "nu": float("nan")}, "nu is nan; allowed: above 0 for IR"),
+    ({"learning_rate": None}, "learning_rate is None; allowed: above 0"),
+    ({"weight_decay": -1}, "weight_decay is -1; allowed: 0 to 1 / learning_rate"),
+    ({"batch_size": 0}, "batch_size is 0; allowed: integers from 1"),
+    ({"width": 1.0}, "width is 1.0; allowed: integers from 1"),
+    ({"whole_orbit": 1}, "whole_orbit is 1; allowed: False, True"),
+    ({"dataset": {}}, "dataset is {}; allowed: MNIST, FashionMNIST"),
+]
+PARAMETERS = [
+    ({"profile": ["quick"]}, "profile is ['quick']; allowed: paper, quick"),
+    ({"profile": None}, "profile is None; allowed: paper, quick"),
+    ({"group": ["R4"]}, "group is ['R4']; allowed: both, R4, T3"),
+    ({"seeds": 3}, "seeds is 3; allowed: a list of integers from 0 up, such as [0, 1]"),
+    ({"seeds": [0.5]}, "seeds is [0.5]; allowed: a list"),
+    ({"seeds": [2**63]}, "seeds is [9223372036854775808]; allowed: a list"),
+    ({"device": 7}, "device is 7; allowed: auto, cpu"),
+    ({"device": "mps"}, "device is 'mps'; allowed: auto, cpu"),
+    ({"results": 3}, "results is 3; allowed: a folder that can be written"),
+    ({"results": None}, "results is None; allowed: a folder"),
+    ({"results": str(Path(__file__) / "results")}, f"results is '{Path(__file__) / 'results'}'; allowed: a folder"),
+]
+
+
+def refused(call, line):
+    """With a ValueError of one line that begins so, at once, and with an empty store."""
+    began = time.monotonic()
+    with pytest.raises((ValueError, RuntimeError), match=f"^{re.escape(line)}[^\n]*$"):
+        call()
+    assert time.monotonic() - began < 2
+    assert not Path(os.environ["GINV_RUNS"]).exists()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_bad_calls(name):
+    refused(*CALLS[name])
+
+
+@pytest.mark.parametrize(("changes", "line"), RUNS)
+def test_bad_runs(changes, line):
+    refused(lambda: Run(**changes), line)
+
+
+@pytest.mark.parametrize(("changes", "line"), PARAMETERS)
+def test_bad_parameters(changes, line):
+    refused(lambda: Settings(**{"profile": "quick", **changes}), line)
+
+
+def test_nothing_public_is_left_out():
+    """Every public function and class that takes something is misused above; the rest only hold what they are given."""
+    tried = " ".join([*CALLS, "Run", "Settings"])
+    holders = {"Dataset", "Group", "Measurement", "Split", "TrainedRun"}
+    aliases = {"integrated_gradients": "gradients", "saliency_map": "map", "largest_singular_value": "singular value"}
+    assert [name for name in ginv.__all__ if name not in holders and aliases.get(name, name) not in tried] == []
+    assert len(CALLS) + len(RUNS) + len(PARAMETERS) + len(COMMANDS) + len(TARGETS) > 90
+
+
+COMMANDS = [
+    (["-m", "ginv.tuning", "--device", "gpu", "sweep.csv"], "device is 'gpu'; allowed: auto, cpu"),
+    (["-m", "ginv.tuning", "ginv"], "[Errno 21] Is a directory: 'ginv'"),
+    (["-m", "ginv.tuning", "nowhere/sweep.csv"], "[Errno 2] No such file or directory: 'nowhere/sweep.csv'"),
+    (["-m", "ginv.tuning"], "tuning.py: error: the following arguments are required: output"),
+    (["-m", "ginv.check", "store"], "check.py: error: unrecognized arguments: store"),
+    (["book/execute.py", ".", "fast"], "profile is 'fast'; allowed: paper, quick"),
+    (["book/execute.py", "tests", "quick"], "folder is 'tests'; allowed: one with _toc.yml and book/"),
+    (["book/execute.py", "."], "execute.py: error: the following arguments are required: profile"),
+    (["book/publish.py", "http://example.org"], "URL is 'http://example.org'; allowed: https://github.com/OWNER/NAME"),
+    (["book/publish.py", "https://github.com/a/b", "c"], "URL is 'https://github.com/a/b c'; allowed: https://github"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "line"), COMMANDS, ids=str)
+def test_bad_commands(arguments, line):
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0 and done.stdout == ""
+    *usage, last = [text for text in done.stderr.splitlines() if "RuntimeWarning" not in text]  # of python -m
+    assert last.startswith(line) and (not usage or usage[0].startswith("usage: "))
+    assert not Path(os.environ["GINV_RUNS"]).exists()
+
+
+TARGETS = [
+    (["book", "PROFILE=nonsense"], "PROFILE is nonsense; allowed: paper, quick"),
+    (["book", "PROFILE="], "PROFILE is ; allowed: paper, quick"),
+    (["book", "PROFILE=paper quick"], "PROFILE is paper quick; allowed: paper, quick"),
+    (["book", "PROFIL=quick"], "no variable PROFIL; allowed: PROFILE, PYTHON, URL"),
+    (["html", "profile=quick"], "no variable profile; allowed: PROFILE, PYTHON, URL"),
+    (["boook"], "No rule to make target 'boook'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "line"), TARGETS, ids=str)
+def test_bad_targets(arguments, line, tmp_path):
+    """Refused before anything is installed."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    done = subprocess.run(["make", *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == "" and line in done.stderr and len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["Makefile"]
+    if "PROFILE is" in line:
+        assert line.endswith(", ".join(settings.PROFILES))
+
+
+@pytest.mark.parametrize("url", ["https://github.com/a/b c", "https://github.com/a/b;touch x", "`touch x`"])
+def test_a_bad_url_reaches_no_shell(url, tmp_path):
+    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("*.ipynb", "results"))
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / ".venv/bin/python").chmod(0o755)
+    (tmp_path / ".venv/ready").touch()
+    before = {path.name for path in tmp_path.iterdir()}
+    done = subprocess.run(["make", "publish-url", f"URL={url}"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0].startswith("URL is ") and "allowed: https://github.com/OWNER/NAME" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == before
