@@ -1,5 +1,10 @@
+import hypothesis
 import pytest
 import torch
+
+# The same examples in every run, and no file of them
+hypothesis.settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=60)
+hypothesis.settings.load_profile("fixed")
 
 
 @pytest.fixture(autouse=True)
