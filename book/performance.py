@@ -62,7 +62,7 @@ from ginv.figures import METHOD_STYLES, show_table, use_style
 from ginv.training import METHODS
 
 ginv.refuse_unknown(In)  # a parameter by a wrong name
-settings = ginv.Settings(profile, group, seeds, device)
+settings = ginv.Settings(profile, group, seeds, device, results)
 use_style()
 Markdown(f"Work is counted for {settings.label}.")
 

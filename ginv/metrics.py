@@ -155,13 +155,16 @@ def measure(
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        parts = list(zip(images.split(256), labels.split(256), strict=True))
-        bar = tqdm(parts, desc="measure", disable=not progress, leave=False)
-        tables = [_measure_part(model, *part, group, steps) for part in bar]
+        columns: dict[str, Tensor] = {}
+        for start in tqdm(range(0, len(images), 256), desc="measure", disable=not progress, leave=False):
+            rows = slice(start, start + 256)
+            for name, part in _measure_part(model, images[rows], labels[rows], group, steps).items():
+                # Into its place: small tensors that stay between large ones that go would keep their memory taken
+                columns.setdefault(name, part.new_empty(len(images), *part.shape[1:]))[rows] = part
     finally:
         for module, training in modes.items():
             module.training = training
-    columns = {name: torch.cat([table[name] for table in tables]).cpu() for name in tables[0]}
+    columns = {name: column.cpu() for name, column in columns.items()}
     sample_variance = columns.pop("mean_logits").var(0, correction=0).sum().item()
     return Measurement(pd.DataFrame({"label": labels.cpu(), **columns}), sample_variance)
 

@@ -2,6 +2,7 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import torch
@@ -54,18 +55,22 @@ def _integrate_mlp(model: MLP, images: Tensor, targets: Tensor, steps: int) -> T
         origin = model.features(torch.zeros_like(images[:1]))
 
         def mean_slope(end: Tensor, target: Tensor) -> Tensor:
-            if on_cpu:
-                torch.set_num_threads(1)  # of this thread alone
             with torch.no_grad():
                 path = torch.lerp(origin, end, nodes[:, None, None])  # [steps, rows, width]
                 return torch.tensordot(weights, _slope(model, path, model.output.weight[target]), 1)
 
         rows = 32 if on_cpu else len(images)  # on a CPU, 32 x 50 points of the path stay in its cache
         parts = z.detach().split(rows), targets.split(rows)
-        with ThreadPoolExecutor(torch.get_num_threads() if on_cpu else 1) as executor:
-            slopes = torch.cat([*executor.map(mean_slope, *parts)])
+        each = _threads(torch.get_num_threads()).map if on_cpu else map
+        slopes = torch.cat([*each(mean_slope, *parts)])
     (gradient,) = torch.autograd.grad(z, x, slopes)
     return gradient * images
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    """Threads of one core each, kept: the first product of a new one costs time and memory."""
+    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def _slope(model: MLP, z: Tensor, slope: Tensor) -> Tensor:

@@ -183,8 +183,8 @@ TARGETS = [
     (["book", "PROFILE=nonsense"], "PROFILE is nonsense; allowed: paper, quick"),
     (["book", "PROFILE="], "PROFILE is ; allowed: paper, quick"),
     (["book", "PROFILE=paper quick"], "PROFILE is paper quick; allowed: paper, quick"),
-    (["book", "PROFIL=quick"], "no variable PROFIL; allowed: PROFILE, PYTHON, URL"),
-    (["html", "profile=quick"], "no variable profile; allowed: PROFILE, PYTHON, URL"),
+    (["book", "PROFIL=quick"], "no variable PROFIL; allowed: FULL, PROFILE, PYTHON, URL"),
+    (["html", "profile=quick"], "no variable profile; allowed: FULL, PROFILE, PYTHON, URL"),
     (["boook"], "No rule to make target 'boook'"),
 ]
 
