@@ -193,7 +193,8 @@ TARGETS = [
 def test_bad_targets(arguments, line, tmp_path):
     """Refused before anything is installed."""
     shutil.copy(ROOT / "Makefile", tmp_path)
-    done = subprocess.run(["make", *arguments], cwd=tmp_path, capture_output=True, text=True)
+    alone = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    done = subprocess.run(["make", *arguments], cwd=tmp_path, capture_output=True, text=True, env=alone)
     assert done.returncode == 2 and done.stdout == "" and line in done.stderr and len(done.stderr.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["Makefile"]
     if "PROFILE is" in line:
