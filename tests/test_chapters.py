@@ -197,7 +197,7 @@ def check_open_choices(results):
         assert pooled.loc["accuracy", "R4"].value < pooled.loc["accuracy", "R4"].default
         assert (pooled.loc[["LI", "DI"]].value < 1e-6).all() and (pooled.loc["SI"].value > 0.999).all()
     penalty = ir.loc["pairs in the penalty", "all pairs"]
-    assert ((penalty.loc["SI"].value - penalty.loc["SI"].default).abs().between(1e-6, 0.2)).all()
+    assert ((penalty.loc["SI"].value - penalty.loc["SI"].default).abs() < 0.5).all()
     # Measured otherwise: a weight-tied network is invariant under each reading, up to what a blur does at the border
     ceiling = wt.xs("SI", level="metric").drop(index="sum or mean", level="choice")
     assert ceiling.value.between(0.97, 1.0001).all()
