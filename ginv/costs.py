@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,8 +26,7 @@ def training_operations(run: Run) -> float:
     A layer is used once forward and twice backward, for its weights and for its inputs; images need no gradient.
     """
     first, rest = _layers(run)
-    views = group_named(run.group).order if run.whole_orbit else 2 if run.method == "IR" else 1
-    epoch = run.train_images * views * (2 * first + 3 * rest) + SPLITS["validation"] * (first + rest)
+    epoch = run.train_images * run.views * (2 * first + 3 * rest) + SPLITS["validation"] * (first + rest)
     return run.epochs * epoch
 
 
@@ -39,7 +39,8 @@ def measurement_operations(run: Run, images: int, steps: int = STEPS) -> float:
 def _layers(run: Run) -> tuple[int, int]:
     """Operations of the first layer and of the others, for one image forward."""
     copies = group_named(run.group).order if run.method == "WT" else 1
-    return 2 * copies * PIXELS * run.width, 2 * run.width * ((run.depth - 1) * run.width + CLASSES)
+    widths = [run.first_width or run.width, *[run.width] * (run.depth - 1), CLASSES]
+    return 2 * copies * PIXELS * widths[0], sum(2 * inputs * outputs for inputs, outputs in pairwise(widths))
 
 
 def operations_per_second(device: torch.device, size: int = 2048, dtype: torch.dtype = torch.float32) -> float:

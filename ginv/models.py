@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,8 @@ class WeightTiedLinear(nn.Module):
 
 
 class MLP(nn.Module):
-    """Perceptron with ReLU: `depth` hidden layers of `width` units and a linear output; images -> logits.
+    """Perceptron with ReLU: `depth` hidden layers of `width` units, the first of `first_width` where it is given, and a
+    linear output; images -> logits.
 
     The paper's network is five hidden layers of 128 units on 36 x 36 images with 9 classes: 233,225 parameters. With a
     `group`, the first layer is weight-tied (WT): the network is invariant, with as many parameters.
@@ -60,18 +62,23 @@ class MLP(nn.Module):
         classes: int = CLASSES,
         width: int = 128,
         depth: int = 5,
+        first_width: int | None = None,
         pooling: str = "max",
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
-        for name, size in {"width": width, "depth": depth, "classes": classes}.items():
+        first_width = width if first_width is None else first_width
+        for name, size in {"width": width, "depth": depth, "first_width": first_width, "classes": classes}.items():
             require(type(size) is int and size > 0, name, size, "integers from 1")
-        pixels = math.prod(image_shape)
-        first = nn.Linear(pixels, width) if group is None else WeightTiedLinear(group, *image_shape, width, pooling)
-        hidden = [layer for _ in range(depth - 1) for layer in (nn.ReLU(), nn.Linear(width, width))]
+        pixels, widths = math.prod(image_shape), [first_width, *[width] * (depth - 1)]
+        if group is None:
+            first: nn.Module = nn.Linear(pixels, first_width)
+        else:
+            first = WeightTiedLinear(group, *image_shape, first_width, pooling)
+        hidden = [layer for sizes in pairwise(widths) for layer in (nn.ReLU(), nn.Linear(*sizes))]
         self.features = nn.Sequential(nn.Flatten(), first)
         self.hidden = nn.Sequential(*hidden, nn.ReLU())
-        self.output = nn.Linear(width, classes)
+        self.output = nn.Linear(widths[-1], classes)
         initialise(self, generator)
 
     @property

@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from threading import Event
 
@@ -26,13 +27,14 @@ from tqdm import tqdm
 
 from ginv import checkpoints, costs, store
 from ginv.checkpoints import Checkpoint
-from ginv.data import DATASETS, IMAGE_SHAPE, SPLITS, load_dataset
+from ginv.data import CLASSES, DATASETS, IMAGE_SHAPE, SPLITS, load_dataset
 from ginv.groups import group_named
 from ginv.models import MLP, POOLINGS
 from ginv.parameters import require
 from ginv.window import Window
 
 METHODS = ("WT", "DA", "IR")
+PRECISIONS = ("float32", "bfloat16", "tf32")
 
 
 def logit_error(a: Tensor, b: Tensor) -> Tensor:
@@ -79,6 +81,12 @@ class Run:
     selection: str = "best"  # the weights that are kept: of the best validation accuracy, or the last
     split_seed: int = 0
     whole_orbit: bool = False  # the regulariser takes all pairs of the orbit and not a random one, IR alone
+    all_views: bool = False  # the task loss takes every view that the regulariser sees, and not the first alone
+    schedule: str = "constant"  # of the learning rate; or a cosine down to 0
+    first_width: int | None = None  # of the first hidden layer; None: as the others
+    teacher: bool = False  # the regulariser compares with the logits of the WT network of the same seed, IR alone
+    precision: str = "float32"  # of the matrix products; bfloat16, and tf32 on a GPU, are faster
+    mixup: bool = False  # images are blends of two, and so are their labels; whole orbits alone
 
     def __post_init__(self) -> None:
         group_named(self.group).orbit(torch.empty(IMAGE_SHAPE))  # refuses an order that does not fit
@@ -88,13 +96,16 @@ class Run:
             "dataset": DATASETS,
             "pooling": [*POOLINGS],
             "selection": ("best", "last"),
-            "whole_orbit": (False, True),
+            "schedule": ("constant", "cosine"),
+            "precision": PRECISIONS,
+            **dict.fromkeys(("whole_orbit", "all_views", "teacher", "mixup"), (False, True)),
         }
         for name, allowed in choices.items():
             value = getattr(self, name)
             fits = isinstance(value, type(allowed[0])) and value in allowed  # 1 is not True
             require(fits, name, value, ", ".join(map(str, allowed)))
-        for name in ("seed", "split_seed", "epochs", "batch_size", "train_images", "width", "depth"):
+        sizes = ("seed", "split_seed", "epochs", "batch_size", "train_images", "width", "depth")
+        for name in (*sizes, *(["first_width"] if self.first_width is not None else [])):
             least, value = int("seed" not in name), getattr(self, name)
             require(type(value) is int and least <= value < 2**63, name, value, f"integers from {least}")
         require(self.train_images <= SPLITS["train"], "train_images", self.train_images, f"1 to {SPLITS['train']}")
@@ -108,9 +119,13 @@ class Run:
             fits = isinstance(value, int | float) and 0 <= value < math.inf and inside(value)
             require(fits, name, value, instead)
             object.__setattr__(self, name, float(value))  # 10 and 10.0 are one run
-        for name, method in {"pooling": "WT", "whole_orbit": "IR"}.items():
+        for name, methods in {"pooling": "WT", "teacher": "IR", "all_views": "DA IR", "whole_orbit": "DA IR"}.items():
             default, value = getattr(type(self), name), getattr(self, name)
-            require(self.method == method or value == default, name, value, f"{default!r} for {self.method}")
+            require(self.method in methods or value == default, name, value, f"{default!r} for {self.method}")
+        used = self.method == "IR" or self.all_views
+        require(used or not self.whole_orbit, "whole_orbit", self.whole_orbit, "False for DA without all_views")
+        pairs = used and not self.whole_orbit  # two blends of differently turned images are no pair of an orbit
+        require(not (pairs and self.mixup), "mixup", self.mixup, "False for pairs of views: whole_orbit goes with it")
 
     @property
     def specification(self) -> dict:
@@ -119,7 +134,29 @@ class Run:
 
     def model(self, generator: Generator | None = None) -> MLP:
         group = group_named(self.group) if self.method == "WT" else None
-        return MLP(group, width=self.width, depth=self.depth, pooling=self.pooling, generator=generator)
+        return MLP(
+            group,
+            width=self.width,
+            depth=self.depth,
+            first_width=self.first_width,
+            pooling=self.pooling,
+            generator=generator,
+        )
+
+    @property
+    def views(self) -> int:
+        """How many orientations of an image a step takes."""
+        if self.method == "IR" or self.all_views:
+            return group_named(self.group).order if self.whole_orbit else 2
+        return 1
+
+    @property
+    def teacher_run(self) -> "Run":
+        """The weight-tied network whose logits a run with `teacher` learns: of the same seed and data, and the paper's
+        but where a shorter training is asked for.
+        """
+        same = ("group", "seed", "dataset", "train_images", "split_seed")
+        return Run(method="WT", epochs=min(self.epochs, Run.epochs), **{name: getattr(self, name) for name in same})
 
 
 @dataclass(frozen=True)
@@ -148,6 +185,8 @@ def train(runs: Iterable[Run], *, device: str = "auto", progress: bool = True) -
         require(isinstance(run, Run), "run", run, "a ginv.Run")
     wanted, where = list(dict.fromkeys(wanted)), choose_device(device)
     trained = {run: loaded for run in wanted if (loaded := load_run(run))}
+    if teachers := [run.teacher_run for run in wanted if run.teacher and run not in trained]:
+        train(teachers, device=device, progress=progress)
     if trained and progress:
         tqdm.write(f"{len(trained)} of {len(wanted)} runs are in the store: loaded, not trained", file=sys.stderr)
     # On a CPU more runs in a stack are no faster: their parameters and Adam's moments leave its cache. Stacks side by
@@ -266,20 +305,23 @@ def train_stack(
     models = [run.model(generator) for run, generator in zip(runs, generators, strict=True)]
     leaves = window.split(stack_module_state(models)[0], device)
     optimiser = torch.optim.Adam(leaves.values(), lr=run.learning_rate, fused=True)
-    kept = 1 - run.learning_rate * torch.tensor([run.weight_decay for run in runs], device=device)
+    weight_decay = torch.tensor([run.weight_decay for run in runs], device=device)
     skeleton = copy.deepcopy(models[0]).to("meta")
     skeleton.features[1].image_shape = window.shape  # type: ignore[assignment]
     nu = torch.tensor([run.nu for run in runs], device=device)
     decays = any(run.weight_decay for run in runs)
     penalty = REGULARISERS[run.regulariser] if run.method == "IR" else None
-    views = group.order if run.whole_orbit else 2 if penalty else 1  # of each image in a batch
+    teacher = _teacher(runs, window, device) if run.teacher else None
 
-    def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor, nu: Tensor) -> Tensor:
-        """Equation 4 of one run: x `[views, batch, 1, h, w]`, y `[batch]`."""
+    def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor, nu: Tensor, taught: Tensor | None) -> Tensor:
+        """Equation 4 of one run: x `[views, batch, 1, h, w]`, labels or their blend y `[batch(, classes)]`."""
         logits = functional_call(skeleton, parameters, x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        task = F.cross_entropy(logits[0], y)
+        seen = logits if run.all_views else logits[:1]
+        task = F.cross_entropy(seen.flatten(0, 1), y.repeat(len(seen), *[1] * (y.ndim - 1)))
         if penalty is None:
             return task
+        if taught is not None:
+            return task + nu * penalty(taught, logits).mean()
         pair = (logits[:, None], logits[None]) if run.whole_orbit else logits
         return task + nu * penalty(*pair).mean()
 
@@ -315,15 +357,27 @@ def train_stack(
             raise InterruptedError(f"stopped before epoch {epoch + 1} of {run}")
         total = torch.zeros(count, device=device)
         rows, targets = _epoch(train.labels, group.order, generators, run.whole_orbit)
-        rows = rows[:, :views].to(device).split(run.batch_size, 2)
-        for batch, y in zip(rows, targets.to(device).split(run.batch_size, 1), strict=True):
+        rows = rows[:, : run.views].to(device).split(run.batch_size, 2)
+        shares = [torch.rand(len(train), generator=generator) for generator in generators if run.mixup]
+        for step, (batch, y) in enumerate(zip(rows, targets.to(device).split(run.batch_size, 1), strict=True)):
             x = images.index_select(0, batch.flatten()).unflatten(0, batch.shape)
+            if run.mixup:
+                share = torch.stack(shares)[:, step * run.batch_size :][:, : y.shape[1]].to(device)
+                x = _blend(x, share[:, None, :, None, None, None], 2)
+                y = _blend(F.one_hot(y, CLASSES), share[..., None], 1)
+            if run.schedule == "cosine":
+                passed = (epoch + step / len(rows)) / run.epochs
+                optimiser.param_groups[0]["lr"] = run.learning_rate * (1 + math.cos(math.pi * passed)) / 2
             optimiser.zero_grad()
-            losses = vmap(loss)(window.join(leaves), x, y, nu)
+            with _products(run.precision, device):
+                taught = teacher(x) if teacher else None
+                weights, axes = window.join(leaves), (0, 0, 0, 0, 0 if teacher else None)
+                losses = vmap(loss, in_dims=axes)(weights, x, y, nu, taught)
             losses.sum().backward()
             total += losses.detach()
             if decays:
                 with torch.no_grad():
+                    kept = 1 - optimiser.param_groups[0]["lr"] * weight_decay
                     for leaf in leaves.values():
                         leaf.mul_(kept.view(-1, *[1] * (leaf.ndim - 1)))
             optimiser.step()
@@ -356,6 +410,40 @@ def train_stack(
         }
         results.append(TrainedRun(run, model.requires_grad_(False), record))
     return results
+
+
+@contextmanager
+def _products(precision: str, device: torch.device) -> Iterator[None]:
+    """Matrix products of this precision; weights, their gradients and Adam's moments stay in float32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else before)
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _teacher(runs: list[Run], window: Window, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The logits of each run's teacher: images `[runs, views, batch, 1, h, w]` -> `[runs, batch, classes]`.
+
+    Raises LookupError where one is not in the store; `train` trains it first.
+    """
+    models = []
+    for run in runs:
+        if (trained := load_run(run.teacher_run)) is None:
+            raise LookupError(f"the teacher {run.teacher_run} is not in the store; ginv.train trains it first")
+        models.append(trained.model)
+    parameters = {name: leaf.detach() for name, leaf in window.split(stack_module_state(models)[0], device).items()}
+    skeleton = copy.deepcopy(models[0]).to("meta")
+    skeleton.features[1].image_shape = window.shape  # type: ignore[assignment]
+    # A teacher is invariant: one view tells what it says of all
+    return lambda x: vmap(lambda p, x: functional_call(skeleton, p, x))(window.join(parameters), x[:, 0])
+
+
+def _blend(x: Tensor, share: Tensor, axis: int) -> Tensor:
+    """Each entry along an axis with its neighbour: `share` of itself, the rest of the other (mixup)."""
+    return share * x + (1 - share) * x.roll(1, axis)
 
 
 def _epoch(labels: Tensor, order: int, generators: list[Generator], whole_orbit: bool) -> tuple[Tensor, Tensor]:

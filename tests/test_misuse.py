@@ -106,6 +106,13 @@ RUNS = [
     ({"batch_size": 0}, "batch_size is 0; allowed: integers from 1"),
     ({"width": 1.0}, "width is 1.0; allowed: integers from 1"),
     ({"whole_orbit": 1}, "whole_orbit is 1; allowed: False, True"),
+    ({"whole_orbit": True}, "whole_orbit is True; allowed: False for DA without all_views"),
+    ({"method": "WT", "all_views": True}, "all_views is True; allowed: False for WT"),
+    ({"teacher": True}, "teacher is True; allowed: False for DA"),
+    ({"all_views": True, "mixup": True}, "mixup is True; allowed: False for pairs of views"),
+    ({"first_width": 0}, "first_width is 0; allowed: integers from 1"),
+    ({"schedule": "linear"}, "schedule is 'linear'; allowed: constant, cosine"),
+    ({"precision": "float16"}, "precision is 'float16'; allowed: float32, bfloat16, tf32"),
     ({"dataset": {}}, "dataset is {}; allowed: MNIST, FashionMNIST"),
 ]
 PARAMETERS = [

@@ -1,5 +1,6 @@
 import time
 from dataclasses import asdict
+from itertools import product
 
 import pytest
 import torch
@@ -61,6 +62,13 @@ def test_the_same_run_twice_is_the_same_and_threads_cost_rounding(changes):
         {"weight_decay": 10.0},
         {"method": "IR", "nu": 3.0},
         {"method": "IR", "nu": 3.0, "whole_orbit": True},
+        {"method": "IR", "nu": 3.0, "all_views": True},
+        {"method": "IR", "nu": 3.0, "teacher": True},
+        {"method": "IR", "nu": 3.0, "whole_orbit": True, "all_views": True, "mixup": True},
+        {"method": "IR", "nu": 3.0, "whole_orbit": True, "all_views": True, "teacher": True, "mixup": True},
+        {"all_views": True, "whole_orbit": True},
+        {"mixup": True, "first_width": 32},
+        {"schedule": "cosine", "weight_decay": 10.0},
         {"method": "WT", "group": "T3"},
         {"method": "WT", "pooling": "mean"},
         {"method": "WT", "pooling": "mean after ReLU"},
@@ -72,30 +80,41 @@ def test_stacked_training_is_plain_training(changes):
     group, data = group_named(run.group), load_dataset()
     generator = torch.Generator().manual_seed(run.seed)
     model = run.model(generator)
+    teacher = train([run.teacher_run], progress=False)[run.teacher_run].model if run.teacher else None
     optimiser = torch.optim.Adam(model.parameters(), lr=run.learning_rate)
-    kept = 1 - run.learning_rate * run.weight_decay  # of each weight, before every step
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=5)  # steps
     shuffled = torch.randperm(600, generator=generator)
     elements = torch.randint(group.order, (2, 600), generator=generator)
-    for batch, first, second in zip(shuffled.split(128), *(e.split(128) for e in elements), strict=True):
-        views = [
-            torch.stack([group.act(g, x) for g, x in zip(e.tolist(), data.train.images[batch], strict=True)])
-            for e in (first, second)
-        ]
-        if run.whole_orbit:
-            orbit = group.orbit(data.train.images[batch])
-            views, mean = [*views[:1]], torch.stack([model(x) for x in orbit]).mean(0)
-            penalty = torch.stack([(model(x) - mean).square().sum(1) for x in orbit]).mean()
-        logits = [model(view) for view in views]
-        loss = torch.nn.functional.cross_entropy(logits[0], data.train.labels[batch])
-        if not run.whole_orbit:
-            penalty = (logits[0] - logits[1]).square().sum(1).mean() / 2
-        loss = loss + run.nu * penalty
+    if run.whole_orbit:
+        elements = torch.stack([(elements[0] + g) % group.order for g in group.elements])
+    share = torch.rand(600, generator=generator) if run.mixup else torch.ones(600)
+    parts = zip(shuffled.split(128), elements.split(128, 1), share.split(128), strict=True)
+    for batch, turns, own in parts:
+        labels = torch.nn.functional.one_hot(data.train.labels[batch]).float()
+        other = [-1, *range(len(batch) - 1)]
+        logits, target = [], None
+        for turn in turns:
+            x = torch.stack([group.act(g, x) for g, x in zip(turn.tolist(), data.train.images[batch], strict=True)])
+            x = x.lerp(x[other], 1 - own[:, None, None, None])
+            logits.append(model(x))
+            target = teacher(x) if teacher and not logits[1:] else target
+        y = labels.lerp(labels[other], 1 - own[:, None])
+        cross_entropies = [torch.nn.functional.cross_entropy(f, y) for f in logits]
+        loss = sum(cross_entropies) / len(logits) if run.all_views else cross_entropies[0]
+        if run.method == "IR":
+            if run.teacher:
+                pairs = [(f, target) for f in (logits if run.whole_orbit else logits[:2])]
+            else:
+                pairs = product(logits, repeat=2) if run.whole_orbit else [logits]
+            loss = loss + run.nu * torch.stack([(a - b).square().sum(1).mean() / 2 for a, b in pairs]).mean()
         optimiser.zero_grad()
         loss.backward()
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.mul_(kept)
+                parameter.mul_(1 - optimiser.param_groups[0]["lr"] * run.weight_decay)
         optimiser.step()
+        if run.schedule == "cosine":
+            decay.step()
     initial, plain = run.model(torch.Generator().manual_seed(run.seed)).state_dict(), model.state_dict()
     for name, value in stack(run)[0].model.state_dict().items():  # Adam divides rounding by rounding in a few weights
         assert (value - plain[name]).norm() < 1e-3 * (plain[name] - initial[name]).norm(), name
@@ -168,6 +187,8 @@ def test_specification_leaves_defaults_out_and_tells_runs_apart():
         "group": "R4", "method": "DA", "seed": 0, "nu": 0.0, "regulariser": "logit", "dataset": "MNIST", "epochs": 300,
         "learning_rate": 8e-4, "weight_decay": 0.0, "batch_size": 512, "train_images": 10_000, "width": 128, "depth": 5,
         "pooling": "max", "selection": "best", "split_seed": 0, "whole_orbit": False,
+        "all_views": False, "schedule": "constant", "first_width": None, "teacher": False, "precision": "float32",
+        "mixup": False,
     }  # fmt: skip
     names = {store.record_name(run.specification) for run in (Run(), Run(seed=1), Run("T3"), Run(method="WT"))}
     assert len(names) == 4
