@@ -6,6 +6,7 @@ and what reduced precision does to trained networks. Without it they are kept as
 """
 
 import argparse
+import math
 import os
 import resource
 import subprocess
@@ -30,7 +31,7 @@ from tqdm import tqdm
 
 import ginv
 from ginv import Run, costs
-from ginv.data import PADDING, Split
+from ginv.data import IMAGE_SHAPE, PADDING, Split
 from ginv.models import MLP
 from ginv.saliency import STEPS
 from ginv.training import METHODS, train_stack
@@ -51,7 +52,7 @@ class Size:
     train_images: int = 10_000
     seeds: int = 4  # of a stack
     images: int = 1000  # maps, and the metrics written plainly
-    memory: tuple[int, int] = (5_000, 50_000)  # images
+    memory: int = 50_000  # images
     growing_seeds: tuple[int, ...] = (1, 2, 4, 8)
     growing_images: tuple[int, ...] = (256, 512, 1024, 2048, 4096)
     growing_groups: tuple[str, ...] = ("R1", "R2", "R4", "T1", "T2", "T3", "T4", "T6", "T9", "T12")
@@ -86,14 +87,8 @@ def train(runs: list[Run], device: str = "cpu") -> None:
         ginv.train(runs, device=device, progress=False)
 
 
-def train_reduced(runs: list[Run]) -> list[ginv.TrainedRun]:
-    """One stack with bfloat16 in its products; weights, gradients and Adam's moments stay in float32."""
-    with torch.autocast("cpu", torch.bfloat16):
-        return train_stack(runs, device=CPU, progress=False)
-
-
-def train_float32(runs: list[Run]) -> list[ginv.TrainedRun]:
-    return train_stack(runs, device=CPU, progress=False)
+def train_one_stack(precision: str, runs: list[Run]) -> list[ginv.TrainedRun]:
+    return train_stack([replace(run, precision=precision) for run in runs], device=CPU, progress=False)
 
 
 def epoch_seconds(
@@ -147,7 +142,7 @@ def plain_epoch_seconds(size: Size) -> float:
 @cache
 def some_model(method: str) -> MLP:
     """A network that has learned a little."""
-    return train_float32([Run(method=method, epochs=3)])[0].model
+    return train_one_stack("float32", [Run(method=method, epochs=3)])[0].model
 
 
 def captum_maps(model: MLP, test: Split) -> Tensor:
@@ -184,6 +179,11 @@ def _peak_memory(images: int) -> float:
     return (_status("VmHWM") - before) / 1024
 
 
+def maps_memory(images: int) -> float:
+    """MiB of a saliency map for each image in each orientation of R4."""
+    return images * 4 * math.prod(IMAGE_SHAPE) * torch.float32.itemsize / 2**20
+
+
 def _status(name: str) -> int:
     """A line of /proc/self/status, in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -192,13 +192,16 @@ def _status(name: str) -> int:
 
 @cache
 def trained_both_ways(method: str, group: str, size: Size) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Accuracy and SI of each seed, trained in float32 and with bfloat16."""
+    """Accuracy and SI of each seed, trained in float32 and with bfloat16; from the store where they are there."""
     epochs, images = size.precision
     run = replace(ginv.Settings().run(group, method, 0), epochs=epochs, train_images=size.train_images)
     runs = [replace(run, seed=seed) for seed in range(size.seeds)]
     tables = [
-        pd.DataFrame([measure(trained.model, images, group).summary for trained in training(runs)])
-        for training in (train_float32, train_reduced)
+        pd.DataFrame(
+            measure(trained.model, images, group).summary
+            for trained in ginv.train([replace(run, precision=way) for run in runs], device="cpu").values()
+        )
+        for way in ("float32", "bfloat16")
     ]
     return tables[0], tables[1]
 
@@ -259,10 +262,9 @@ def items(size: Size) -> Iterable[Item]:
     model = some_model("DA")
     ours, reference = partial(measure, model, size.images), partial(plain_measure, model, size.images)
     yield Item(f"measure R4, {size.images} images", partial(seconds, ours), partial(seconds, reference), 12)
-    few, many = size.memory
-    name = f"measure R4, MiB for {many} images against {few}"
+    name = f"measure R4, MiB for {size.memory} images, against those of all their maps"
     if Path("/proc/self/clear_refs").exists():
-        yield Item(name, partial(peak_memory, many), partial(peak_memory, few), 0.8, repeats=1)
+        yield Item(name, partial(peak_memory, size.memory), partial(maps_memory, size.memory), 4, repeats=1)
     else:
         yield Item(name, None, reason="not measured: no /proc here")
 
@@ -271,7 +273,8 @@ def items(size: Size) -> Iterable[Item]:
     for method in ("WT", "DA"):
         run = replace(base, method=method)
         ours, reference = (
-            partial(epoch_seconds, way, run, size.seeds, size.few_epochs) for way in (train_reduced, train_float32)
+            partial(epoch_seconds, partial(train_one_stack, way), run, size.seeds, size.few_epochs)
+            for way in ("bfloat16", "float32")
         )
         yield Item(f"bfloat16, training {method} R4", ours, reference)
 

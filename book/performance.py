@@ -118,7 +118,8 @@ show_table(
 #   `benchmarks/naive_training.py`.
 # - *Maps*: integrated gradients of 50 steps, against captum's.
 # - *Measure*: `ginv.measure`, against `benchmarks/naive_measure.py`, which takes captum's maps and then goes through all
-#   pairs of the orbit. Its memory is what `ginv.measure` adds to a process, for many images and for few.
+#   pairs of the orbit. Its memory is what `ginv.measure` adds to a process at its peak, against what the saliency
+#   maps of all those images would fill if they were kept.
 # - *Growth*: seconds at the end of a curve that is drawn below, against the straight line through its start, of which
 #   it has to keep within a tenth.
 # - *Book*: `make book` as a whole, the chapter on {doc}`open choices <open_choices>` aside. Here the reference is a limit
@@ -249,12 +250,10 @@ for axis, (label, names) in zip(axes.flat, panels):
 # ## Less precision
 #
 # Many processors multiply in bfloat16 several times faster than in float32: same range, 8 bits of the 24. The rows below
-# train with `torch.autocast`: products in bfloat16, everything that is kept in float32. It is an option and not
-# the default:
+# train with products in bfloat16, and keep everything else in float32. It is an option, off by default:
 #
 # ```python
-# with torch.autocast("cpu", torch.bfloat16):
-#     ginv.training.train_stack(runs, device=torch.device("cpu"))
+# ginv.train([ginv.Run("R4", "DA", precision="bfloat16")])
 # ```
 
 # %% tags=["hide-input"]

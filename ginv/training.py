@@ -15,7 +15,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from threading import Event
 
@@ -34,7 +33,6 @@ from ginv.parameters import require
 from ginv.window import Window
 
 METHODS = ("WT", "DA", "IR")
-PRECISIONS = ("float32", "bfloat16", "tf32")
 
 
 def logit_error(a: Tensor, b: Tensor) -> Tensor:
@@ -85,7 +83,7 @@ class Run:
     schedule: str = "constant"  # of the learning rate; or a cosine down to 0
     first_width: int | None = None  # of the first hidden layer; None: as the others
     teacher: bool = False  # the regulariser compares with the logits of the WT network of the same seed, IR alone
-    precision: str = "float32"  # of the matrix products; bfloat16, and tf32 on a GPU, are faster
+    precision: str = "float32"  # of the matrix products; or bfloat16, which is faster
     mixup: bool = False  # images are blends of two, and so are their labels; whole orbits alone
 
     def __post_init__(self) -> None:
@@ -97,7 +95,7 @@ class Run:
             "pooling": [*POOLINGS],
             "selection": ("best", "last"),
             "schedule": ("constant", "cosine"),
-            "precision": PRECISIONS,
+            "precision": ("float32", "bfloat16"),
             **dict.fromkeys(("whole_orbit", "all_views", "teacher", "mixup"), (False, True)),
         }
         for name, allowed in choices.items():
@@ -369,7 +367,8 @@ def train_stack(
                 passed = (epoch + step / len(rows)) / run.epochs
                 optimiser.param_groups[0]["lr"] = run.learning_rate * (1 + math.cos(math.pi * passed)) / 2
             optimiser.zero_grad()
-            with _products(run.precision, device):
+            # Products alone: weights, their gradients and Adam's moments stay in float32
+            with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
                 taught = teacher(x) if teacher else None
                 weights, axes = window.join(leaves), (0, 0, 0, 0, 0 if teacher else None)
                 losses = vmap(loss, in_dims=axes)(weights, x, y, nu, taught)
@@ -410,18 +409,6 @@ def train_stack(
         }
         results.append(TrainedRun(run, model.requires_grad_(False), record))
     return results
-
-
-@contextmanager
-def _products(precision: str, device: torch.device) -> Iterator[None]:
-    """Matrix products of this precision; weights, their gradients and Adam's moments stay in float32."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else before)
-    try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _teacher(runs: list[Run], window: Window, device: torch.device) -> Callable[[Tensor], Tensor]:

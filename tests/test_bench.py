@@ -24,7 +24,7 @@ TINY = bench.Size(
     train_images=300,
     seeds=2,
     images=8,
-    memory=(256, 300),
+    memory=300,
     growing_seeds=(1, 2),
     growing_images=(8, 16),
     growing_groups=("R1", "R2", "T2", "T3"),
@@ -111,7 +111,7 @@ def test_the_plain_loop_learns_from_the_same_images():
 
 def test_reduced_precision_reduces_the_products_alone():
     run = Run(epochs=1, train_images=300)
-    (float32,), (reduced,) = bench.train_float32([run]), bench.train_reduced([run])
+    (float32,), (reduced,) = (bench.train_one_stack(way, [run]) for way in ("float32", "bfloat16"))
     before, after = float32.model.state_dict()["output.weight"], reduced.model.state_dict()["output.weight"]
     assert after.dtype == torch.float32 and not torch.allclose(before, after, rtol=1e-5)
     torch.testing.assert_close(before, after, atol=0.02, rtol=0)

@@ -112,7 +112,7 @@ RUNS = [
     ({"all_views": True, "mixup": True}, "mixup is True; allowed: False for pairs of views"),
     ({"first_width": 0}, "first_width is 0; allowed: integers from 1"),
     ({"schedule": "linear"}, "schedule is 'linear'; allowed: constant, cosine"),
-    ({"precision": "float16"}, "precision is 'float16'; allowed: float32, bfloat16, tf32"),
+    ({"precision": "float16"}, "precision is 'float16'; allowed: float32, bfloat16"),
     ({"dataset": {}}, "dataset is {}; allowed: MNIST, FashionMNIST"),
 ]
 PARAMETERS = [
