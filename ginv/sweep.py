@@ -127,13 +127,13 @@ def robustness(
     sigma_max: its mean over the first 500 of them (Section 4.4). DI_under_drift: DI of blends, 0.7 of an image and 0.3
     of one of the same class of the other data set (Section 4.3).
     """
-    where = _device(model)
+    where, acting = _device(model), group_named(group)
     seen = getattr(load_dataset(dataset, split_seed), split).head(images).to(where)
     other = load_dataset(*(name for name in DATASETS if name != dataset), split_seed)
     others = getattr(other, split)
     blends = seen.images.lerp(others.images[partners(seen.labels.cpu(), others.labels)].to(where), DRIFT)
     with torch.no_grad():
-        logits = torch.stack([model(x) for x in group_named(group).orbit(blends)])
+        logits = torch.stack([model(acting.act(g, blends)) for g in acting.elements])  # one orientation at a time
     return {
         "sigma_max": largest_singular_value(model, seen.images[:SENSITIVITY_IMAGES]).mean().item(),
         "DI_under_drift": distribution_invariance(logits).mean().item(),
