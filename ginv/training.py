@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from ginv import checkpoints, costs, store
 from ginv.checkpoints import Checkpoint
-from ginv.data import CLASSES, DATASETS, IMAGE_SHAPE, SPLITS, load_dataset
+from ginv.data import DATASETS, IMAGE_SHAPE, SPLITS, load_dataset
 from ginv.groups import group_named
 from ginv.models import MLP, POOLINGS
 from ginv.parameters import require
@@ -84,7 +84,6 @@ class Run:
     first_width: int | None = None  # of the first hidden layer; None: as the others
     teacher: bool = False  # the regulariser compares with the logits of the WT network of the same seed, IR alone
     precision: str = "float32"  # of the matrix products; or bfloat16, which is faster
-    mixup: bool = False  # images are blends of two, and so are their labels; whole orbits alone
 
     def __post_init__(self) -> None:
         group_named(self.group).orbit(torch.empty(IMAGE_SHAPE))  # refuses an order that does not fit
@@ -96,7 +95,7 @@ class Run:
             "selection": ("best", "last"),
             "schedule": ("constant", "cosine"),
             "precision": ("float32", "bfloat16"),
-            **dict.fromkeys(("whole_orbit", "all_views", "teacher", "mixup"), (False, True)),
+            **dict.fromkeys(("whole_orbit", "all_views", "teacher"), (False, True)),
         }
         for name, allowed in choices.items():
             value = getattr(self, name)
@@ -122,8 +121,6 @@ class Run:
             require(self.method in methods or value == default, name, value, f"{default!r} for {self.method}")
         used = self.method == "IR" or self.all_views
         require(used or not self.whole_orbit, "whole_orbit", self.whole_orbit, "False for DA without all_views")
-        pairs = used and not self.whole_orbit  # two blends of differently turned images are no pair of an orbit
-        require(not (pairs and self.mixup), "mixup", self.mixup, "False for pairs of views: whole_orbit goes with it")
 
     @property
     def specification(self) -> dict:
@@ -312,10 +309,10 @@ def train_stack(
     teacher = _teacher(runs, window, device) if run.teacher else None
 
     def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor, nu: Tensor, taught: Tensor | None) -> Tensor:
-        """Equation 4 of one run: x `[views, batch, 1, h, w]`, labels or their blend y `[batch(, classes)]`."""
+        """Equation 4 of one run: x `[views, batch, 1, h, w]`, labels y `[batch]`."""
         logits = functional_call(skeleton, parameters, x.flatten(0, 1)).unflatten(0, x.shape[:2])
         seen = logits if run.all_views else logits[:1]
-        task = F.cross_entropy(seen.flatten(0, 1), y.repeat(len(seen), *[1] * (y.ndim - 1)))
+        task = F.cross_entropy(seen.flatten(0, 1), y.repeat(len(seen)))
         if penalty is None:
             return task
         if taught is not None:
@@ -356,13 +353,8 @@ def train_stack(
         total = torch.zeros(count, device=device)
         rows, targets = _epoch(train.labels, group.order, generators, run.whole_orbit)
         rows = rows[:, : run.views].to(device).split(run.batch_size, 2)
-        shares = [torch.rand(len(train), generator=generator) for generator in generators if run.mixup]
         for step, (batch, y) in enumerate(zip(rows, targets.to(device).split(run.batch_size, 1), strict=True)):
             x = images.index_select(0, batch.flatten()).unflatten(0, batch.shape)
-            if run.mixup:
-                share = torch.stack(shares)[:, step * run.batch_size :][:, : y.shape[1]].to(device)
-                x = _blend(x, share[:, None, :, None, None, None], 2)
-                y = _blend(F.one_hot(y, CLASSES), share[..., None], 1)
             if run.schedule == "cosine":
                 passed = (epoch + step / len(rows)) / run.epochs
                 optimiser.param_groups[0]["lr"] = run.learning_rate * (1 + math.cos(math.pi * passed)) / 2
@@ -426,11 +418,6 @@ def _teacher(runs: list[Run], window: Window, device: torch.device) -> Callable[
     skeleton.features[1].image_shape = window.shape  # type: ignore[assignment]
     # A teacher is invariant: one view tells what it says of all
     return lambda x: vmap(lambda p, x: functional_call(skeleton, p, x))(window.join(parameters), x[:, 0])
-
-
-def _blend(x: Tensor, share: Tensor, axis: int) -> Tensor:
-    """Each entry along an axis with its neighbour: `share` of itself, the rest of the other (mixup)."""
-    return share * x + (1 - share) * x.roll(1, axis)
 
 
 def _epoch(labels: Tensor, order: int, generators: list[Generator], whole_orbit: bool) -> tuple[Tensor, Tensor]:

@@ -109,7 +109,6 @@ RUNS = [
     ({"whole_orbit": True}, "whole_orbit is True; allowed: False for DA without all_views"),
     ({"method": "WT", "all_views": True}, "all_views is True; allowed: False for WT"),
     ({"teacher": True}, "teacher is True; allowed: False for DA"),
-    ({"all_views": True, "mixup": True}, "mixup is True; allowed: False for pairs of views"),
     ({"first_width": 0}, "first_width is 0; allowed: integers from 1"),
     ({"schedule": "linear"}, "schedule is 'linear'; allowed: constant, cosine"),
     ({"precision": "float16"}, "precision is 'float16'; allowed: float32, bfloat16"),

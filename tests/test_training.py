@@ -64,10 +64,10 @@ def test_the_same_run_twice_is_the_same_and_threads_cost_rounding(changes):
         {"method": "IR", "nu": 3.0, "whole_orbit": True},
         {"method": "IR", "nu": 3.0, "all_views": True},
         {"method": "IR", "nu": 3.0, "teacher": True},
-        {"method": "IR", "nu": 3.0, "whole_orbit": True, "all_views": True, "mixup": True},
-        {"method": "IR", "nu": 3.0, "whole_orbit": True, "all_views": True, "teacher": True, "mixup": True},
+        {"method": "IR", "nu": 3.0, "whole_orbit": True, "all_views": True},
+        {"method": "IR", "nu": 3.0, "whole_orbit": True, "all_views": True, "teacher": True},
         {"all_views": True, "whole_orbit": True},
-        {"mixup": True, "first_width": 32},
+        {"first_width": 32},
         {"schedule": "cosine", "weight_decay": 10.0},
         {"method": "WT", "group": "T3"},
         {"method": "WT", "pooling": "mean"},
@@ -87,19 +87,13 @@ def test_stacked_training_is_plain_training(changes):
     elements = torch.randint(group.order, (2, 600), generator=generator)
     if run.whole_orbit:
         elements = torch.stack([(elements[0] + g) % group.order for g in group.elements])
-    share = torch.rand(600, generator=generator) if run.mixup else torch.ones(600)
-    parts = zip(shuffled.split(128), elements.split(128, 1), share.split(128), strict=True)
-    for batch, turns, own in parts:
-        labels = torch.nn.functional.one_hot(data.train.labels[batch]).float()
-        other = [-1, *range(len(batch) - 1)]
+    for batch, turns in zip(shuffled.split(128), elements.split(128, 1), strict=True):
         logits, target = [], None
         for turn in turns:
             x = torch.stack([group.act(g, x) for g, x in zip(turn.tolist(), data.train.images[batch], strict=True)])
-            x = x.lerp(x[other], 1 - own[:, None, None, None])
             logits.append(model(x))
             target = teacher(x) if teacher and not logits[1:] else target
-        y = labels.lerp(labels[other], 1 - own[:, None])
-        cross_entropies = [torch.nn.functional.cross_entropy(f, y) for f in logits]
+        cross_entropies = [torch.nn.functional.cross_entropy(f, data.train.labels[batch]) for f in logits]
         loss = sum(cross_entropies) / len(logits) if run.all_views else cross_entropies[0]
         if run.method == "IR":
             if run.teacher:
@@ -188,7 +182,6 @@ def test_specification_leaves_defaults_out_and_tells_runs_apart():
         "learning_rate": 8e-4, "weight_decay": 0.0, "batch_size": 512, "train_images": 10_000, "width": 128, "depth": 5,
         "pooling": "max", "selection": "best", "split_seed": 0, "whole_orbit": False,
         "all_views": False, "schedule": "constant", "first_width": None, "teacher": False, "precision": "float32",
-        "mixup": False,
     }  # fmt: skip
     names = {store.record_name(run.specification) for run in (Run(), Run(seed=1), Run("T3"), Run(method="WT"))}
     assert len(names) == 4
