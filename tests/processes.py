@@ -22,11 +22,16 @@ def start(function, *arguments):
     return process
 
 
-def train_in(folder, runs):
-    """Train runs with the store in a folder; a line in `epochs` for each epoch, one in `trained` for each run."""
+def train_in(folder, runs, largest=4):
+    """Train runs with the store in a folder; a line in `epochs` for each epoch, one in `trained` for each run.
+
+    `largest`: the most runs in a stack, 64 as on a GPU.
+    """
     os.environ["GINV_RUNS"] = str(folder / "runs")
     folder.mkdir(exist_ok=True)
     checkpoints.MOST_LOST = 0.0  # a checkpoint every epoch
+    stacks = ginv.training._stacks
+    ginv.training._stacks = lambda runs, _, *kept: stacks(runs, largest, *kept)
     _note_calls("_epoch", lambda _: "epoch\n", folder / "epochs")
     _note_calls("train_stack", lambda results: "".join(f"{r.run}\n" for r in results), folder / "trained")
     train(runs, device="cpu", progress=False)

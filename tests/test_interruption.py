@@ -1,10 +1,12 @@
 """A training that is interrupted goes on where it was, and ends in the same bits."""
 
+import copy
 import itertools
 import os
 import random
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,25 +17,30 @@ from ginv import Run, checkpoints, store, train
 from ginv.training import train_stack
 
 EPOCHS = 12
-SHORT = dict(epochs=EPOCHS, train_images=600, batch_size=128)
+SHORT = dict(epochs=EPOCHS, train_images=300, batch_size=64, width=16, depth=2)
+RECIPE = dict(schedule="cosine", mixup=True, all_views=True, whole_orbit=True)  # all that differs from step to step
 RUNS = [
     *(Run(seed=seed, **SHORT) for seed in range(3)),
     *(Run("T3", "IR", seed, nu, **SHORT) for seed in range(3) for nu in (1.0, 10.0)),  # two stacks
+    *(Run("T3", "IR", seed, 1.0, **SHORT, **RECIPE) for seed in range(2)),
 ]
-STACKS = 3
+WORK = {  # runs, the most in a stack, and how many stacks that makes
+    "four stacks": (RUNS, 4, 4),
+    "forty in a stack": ([Run("R4", "IR", seed, nu, **SHORT) for seed in range(4) for nu in range(1, 11)], 64, 1),
+}
 
 
-def stored(folder):
+def stored(folder, runs):
     """Every weight, and the history, of the runs in a store."""
     os.environ["GINV_RUNS"] = str(folder / "runs")
-    found = [store.load(run.specification) for run in RUNS]
+    found = [store.load(run.specification) for run in runs]
     assert all(found)
     return [(tensors, record["validation_accuracy"]) for tensors, record in found]
 
 
-def assert_same(folder, expected):
+def assert_same(folder, expected, runs=RUNS):
     """To the last bit, and nothing else in the store."""
-    for (tensors, history), (other, other_history) in zip(stored(folder), expected, strict=True):
+    for (tensors, history), (other, other_history) in zip(stored(folder, runs), expected, strict=True):
         assert history == other_history
         assert all(torch.equal(tensors[name], other[name]) for name in tensors | other)
     assert {len(path.name) for path in (folder / "runs").glob("[!.]*")} == {16}
@@ -42,31 +49,38 @@ def assert_same(folder, expected):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """What the runs end in, and how long they take."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
+    """Where the runs of each kind of work are, and how long they took."""
     start(int).join()  # the fork server has loaded all by then
-    began = time.monotonic()
-    process = start(train_in, folder, RUNS)
-    process.join()
-    assert process.exitcode == 0
-    return folder, time.monotonic() - began
+    done = {}
+    for work, (runs, largest, _) in WORK.items():
+        folder, began = tmp_path_factory.mktemp("uninterrupted"), time.monotonic()
+        process = start(train_in, folder, runs, largest)
+        process.join()
+        assert process.exitcode == 0
+        done[work] = folder, time.monotonic() - began
+    return done
 
 
 @pytest.fixture
 def expected(uninterrupted, monkeypatch):
     monkeypatch.setenv("GINV_RUNS", "")  # so that what `stored` sets is undone
-    return stored(uninterrupted[0])
+    return {work: stored(folder, WORK[work][0]) for work, (folder, _) in uninterrupted.items()}
 
 
-@pytest.mark.parametrize(("number", "kills"), [(signal.SIGKILL, 20), (signal.SIGINT, 4)], ids=["SIGKILL", "Ctrl-C"])
-def test_killed_at_random_moments(number, kills, tmp_path, uninterrupted, expected):
+@pytest.mark.parametrize(
+    ("work", "number", "kills"),
+    [("four stacks", signal.SIGKILL, 20), ("forty in a stack", signal.SIGKILL, 6), ("four stacks", signal.SIGINT, 4)],
+    ids=["SIGKILL", "SIGKILL-forty", "Ctrl-C"],
+)
+def test_killed_at_random_moments(work, number, kills, tmp_path, uninterrupted, expected):
     moments, survived, trainings = random.Random(int(number)), 0, 0
+    (runs, largest, stacks), seconds = WORK[work], uninterrupted[work][1]
     while survived < kills:
         trainings, here, code = trainings + 1, 0, None
         folder = tmp_path / str(trainings)
         while code != 0:
-            process = start(train_in, folder, RUNS)
-            process.join(moments.uniform(0, uninterrupted[1] / 2) if survived < kills else None)
+            process = start(train_in, folder, runs, largest)
+            process.join(moments.uniform(0, seconds / 2) if survived < kills else None)
             allowed = {0}
             if process.is_alive():
                 os.kill(process.pid, number)
@@ -75,9 +89,9 @@ def test_killed_at_random_moments(number, kills, tmp_path, uninterrupted, expect
             process.join()
             code = process.exitcode
             assert code in allowed
-        assert_same(folder, expected)
+        assert_same(folder, expected[work], runs)
         epochs = (folder / "epochs").read_text().count("epoch")
-        assert EPOCHS * STACKS <= epochs <= EPOCHS * STACKS + here  # of each kill, an epoch at most
+        assert EPOCHS * stacks <= epochs <= EPOCHS * stacks + here  # of each kill, an epoch at most
     assert survived == kills
 
 
@@ -87,20 +101,20 @@ def test_eight_processes_train_each_run_once(tmp_path, expected):
         process.join()
         assert process.exitcode == 0
     assert sorted((tmp_path / "trained").read_text().splitlines()) == sorted(map(str, RUNS))
-    assert_same(tmp_path, expected)
+    assert_same(tmp_path, expected["four stacks"])
 
 
 def test_eight_processes_of_which_six_are_killed(tmp_path, uninterrupted, expected):
     """What a dead process had claimed is trained by another, from where it was."""
     processes = [start(train_in, tmp_path, RUNS) for _ in range(8)]
     for process in processes[:6]:
-        time.sleep(uninterrupted[1] / 8)
+        time.sleep(uninterrupted["four stacks"][1] / 8)
         process.kill()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes[6:]] == [0, 0]
     assert len(set((tmp_path / "trained").read_text().splitlines())) == len(RUNS)
-    assert_same(tmp_path, expected)
+    assert_same(tmp_path, expected["four stacks"])
 
 
 class Stop(BaseException):
@@ -193,12 +207,17 @@ def test_a_checkpoint_of_another_device_or_version_is_not_used(interrupt, monkey
     assert checkpoints.stored("cpu") == []
 
 
-def test_no_more_than_a_minute_is_between_two_checkpoints(monkeypatch):
+def test_forty_stacked_runs_lose_no_more_than_a_minute(monkeypatch):
     """With a clock by which an epoch takes seven seconds."""
-    now = iter(range(0, 1_000, 7))
+    now = itertools.count(0, 7)
     monkeypatch.setattr(ginv.training.time, "perf_counter", lambda: next(now))
-    run, kept = Run(**{**SHORT, "epochs": 40}), []
-    train_stack([run], device=torch.device("cpu"), progress=False, keep=kept.append)
+    runs, kept = [replace(run, epochs=20) for run in WORK["forty in a stack"][0]], []
+    options = dict(device=torch.device("cpu"), progress=False)
+    whole = train_stack(runs, **options, keep=lambda checkpoint: kept.append(copy.deepcopy(checkpoint)))
     times = [0, *(checkpoint.seconds for checkpoint in kept)]
     gaps = [b - a for a, b in itertools.pairwise(times)]
-    assert kept[-1].epoch == 40 and 45 < max(gaps) <= checkpoints.MOST_LOST
+    assert kept[-1].epoch == 20 and 45 < max(gaps) <= checkpoints.MOST_LOST
+    resumed = train_stack(runs, **options, start=kept[len(kept) // 2])
+    for a, b in zip(whole, resumed, strict=True):
+        assert a.record["validation_accuracy"] == b.record["validation_accuracy"]
+        assert all(map(torch.equal, a.model.parameters(), b.model.parameters()))
