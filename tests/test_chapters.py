@@ -1,6 +1,7 @@
 """Every chapter through papermill at the quick profile; the numbers that it records lie in ranges.
 
-Ranges, since digits differ between machines: wide enough for that, too narrow for a wrong method.
+Ranges, since digits differ between machines: wide enough for that, too narrow for a wrong method. Those of Table 1 are
+measured besides, in golden.py.
 """
 
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from execute import chapters, execute
+from golden import assert_golden
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,6 +38,7 @@ def check_table1(results):
     assert da.LI.between(0.7, 5).all() and (ir.LI < da.LI / 10).all()
     assert da.DI.between(0.02, 0.5).all() and (ir.DI < da.DI).all()
     assert da.SI.between(0.35, 0.85).all() and ir.SI.between(0.75, 0.995).all() and (ir.SI > da.SI).all()
+    assert_golden(table, 20)
 
 
 def check_metrics(results):
