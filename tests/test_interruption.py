@@ -18,7 +18,7 @@ from ginv.training import train_stack
 
 EPOCHS = 12
 SHORT = dict(epochs=EPOCHS, train_images=300, batch_size=64, width=16, depth=2)
-RECIPE = dict(schedule="cosine", mixup=True, all_views=True, whole_orbit=True)  # all that differs from step to step
+RECIPE = dict(schedule="cosine", all_views=True, whole_orbit=True)  # all that differs from step to step
 RUNS = [
     *(Run(seed=seed, **SHORT) for seed in range(3)),
     *(Run("T3", "IR", seed, nu, **SHORT) for seed in range(3) for nu in (1.0, 10.0)),  # two stacks
