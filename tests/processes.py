@@ -1,16 +1,20 @@
-"""What the processes of the tests do. A fork server has this module loaded, with the data: a process starts at once."""
+"""What the processes of the tests do. A fork server has this module loaded, with the data: a process trains at once."""
 
 import multiprocessing
 import os
+import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
+import torch._dynamo  # Adam asks for it at its first step: seconds, in which a kill would hit no training
 
 import ginv.training
 from ginv import checkpoints, load_dataset, train
 
 torch.set_num_threads(1)  # a process with threads of its own must not fork
 load_dataset()
+LOADED_BY = os.getpid()
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["processes"])
@@ -18,7 +22,9 @@ CONTEXT.set_forkserver_preload(["processes"])
 
 def start(function, *arguments):
     process = CONTEXT.Process(target=function, args=arguments)
-    process.start()
+    # Before Python 3.12.4 the server does not hear where to import from, and says nothing of what it misses
+    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+        process.start()
     return process
 
 
@@ -27,6 +33,7 @@ def train_in(folder, runs, largest=4):
 
     `largest`: the most runs in a stack, 64 as on a GPU.
     """
+    assert os.getpid() != LOADED_BY, "the fork server has not loaded this module"
     os.environ["GINV_RUNS"] = str(folder / "runs")
     folder.mkdir(exist_ok=True)
     checkpoints.MOST_LOST = 0.0  # a checkpoint every epoch
