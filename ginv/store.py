@@ -26,7 +26,7 @@ from tqdm import tqdm
 from ginv.data import cache_folder
 
 FORMAT = 1  # a change here makes every stored record a stranger
-RECORD, TENSORS, SUMS = "record.json", "tensors.safetensors", "SHA256SUMS"
+FILES = RECORD, TENSORS, SUMS = "record.json", "tensors.safetensors", "SHA256SUMS"  # the sums last
 DAMAGED = (LookupError, TypeError, ValueError, FileNotFoundError, NotADirectoryError, SafetensorError)
 Stored = tuple[dict[str, Tensor], dict]  # tensors and record
 
@@ -70,13 +70,24 @@ def save(specification: dict, tensors: Mapping[str, Tensor], record: dict) -> No
     }
     content[SUMS] = "".join(_sums(content).values()).encode()
     with _lock() as aside:
-        for name, data in content.items():
-            with (aside / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())  # on the disk before it has its name, should the power fail
+        _write(aside, content)
         if not os.path.lexists(folder):
             aside.rename(folder)
+
+
+def adopt(specification: dict, content: Mapping[str, bytes]) -> None:
+    """Store a record that was made elsewhere: the bytes of its three files, which are verified as any are.
+
+    Raises one of `DAMAGED` where they are not what they ought to be.
+    """
+    folder = store_folder() / record_name(specification)
+    with _lock() as aside:
+        new = aside / folder.name
+        new.mkdir()
+        _write(new, content)
+        _read(new, None)
+        if not os.path.lexists(folder):
+            new.rename(folder)
 
 
 def remove(specification: dict) -> None:
@@ -119,6 +130,14 @@ def _lock() -> Iterator[Path]:
         raise OSError(f"the store {folder} cannot be written ({reason}); set GINV_RUNS to a folder that can") from None
 
 
+def _write(folder: Path, content: Mapping[str, bytes]) -> None:
+    for name, data in content.items():
+        with (folder / name).open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before it has its name, should the power fail
+
+
 def _load(folder: Path, like: Mapping[str, Tensor] | None = None) -> Stored | None:
     if not os.path.lexists(folder):
         return None
@@ -129,7 +148,7 @@ def _load(folder: Path, like: Mapping[str, Tensor] | None = None) -> Stored | No
             return _read(folder, like) if os.path.lexists(folder) else None
         except DAMAGED as error:
             aside = folder.with_name(f"set-aside-{folder.name}-{time.time_ns()}")
-            _say(f"{folder} cannot be used, {error}: it is kept as {aside.name}, and what it held is missing now")
+            say(f"{folder} cannot be used, {error}: it is kept as {aside.name}, and what it held is missing now")
             folder.rename(aside)
             return None
 
@@ -149,7 +168,7 @@ def _read(folder: Path, like: Mapping[str, Tensor] | None) -> Stored:
     if like and {n: (t.shape, t.dtype) for n, t in like.items()} != {n: (t.shape, t.dtype) for n, t in tensors.items()}:
         raise ValueError("its tensors are not those of the network")
     if not sealed:
-        _say(f"{folder} comes from a version without checksums: it is used as it is, and has them from now on")
+        say(f"{folder} comes from a version without checksums: it is used as it is, and has them from now on")
         with suppress(OSError):
             aside = folder / f".{SUMS}-{os.getpid()}"
             aside.write_text("".join(sums.values()))
@@ -162,5 +181,5 @@ def _sums(content: dict[str, bytes]) -> dict[str, str]:
     return {name: f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in content.items()}
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     tqdm.write(text, file=sys.stderr)  # leaves a progress bar whole

@@ -33,6 +33,8 @@ from ginv.parameters import require
 from ginv.window import Window
 
 METHODS = ("WT", "DA", "IR")
+# On a CPU more runs in a stack are no faster: their parameters and Adam's moments leave its cache
+LARGEST_STACK = {"cpu": 4, "cuda": 64}
 
 
 def logit_error(a: Tensor, b: Tensor) -> Tensor:
@@ -184,11 +186,11 @@ def train(runs: Iterable[Run], *, device: str = "auto", progress: bool = True) -
         train(teachers, device=device, progress=progress)
     if trained and progress:
         tqdm.write(f"{len(trained)} of {len(wanted)} runs are in the store: loaded, not trained", file=sys.stderr)
-    # On a CPU more runs in a stack are no faster: their parameters and Adam's moments leave its cache. Stacks side by
-    # side, each on cores of its own, are: the cores need not wait for each other after every product. On how many must
-    # not hang on what is missing, or an interrupted training might not end in the same bits.
-    largest, cores = (4, torch.get_num_threads()) if where.type == "cpu" else (64, 1)
-    workers = max(1, min(cores, len([*_stacks(wanted, largest)])))
+    # Stacks side by side, each on cores of its own, are faster than one on all: the cores need not wait for each other
+    # after every product. On how many must not hang on what is missing, or an interrupted training might not end in the
+    # same bits.
+    largest, cores = LARGEST_STACK[where.type], torch.get_num_threads() if where.type == "cpu" else 1
+    workers = max(1, min(cores, len([*stacks(wanted, largest)])))
     stop = Event()
 
     def train_part(part: tuple[list[Run], Checkpoint | None]) -> list[TrainedRun]:
@@ -208,7 +210,7 @@ def train(runs: Iterable[Run], *, device: str = "auto", progress: bool = True) -
             while missing := [run for run in wanted if run not in trained]:
                 for run in missing:
                     load_dataset(run.dataset, run.split_seed)  # cached from here on: the threads need not read it again
-                parts = [*_stacks(missing, largest, checkpoints.stored(where.type))]
+                parts = [*stacks(missing, largest, checkpoints.stored(where.type))]
                 # The longest first: the short ones fill the gaps
                 parts.sort(key=lambda part: -len(part[0]) * costs.training_operations(part[0][0]))
                 for done in as_completed([executor.submit(train_part, part) for part in parts]):
@@ -224,7 +226,7 @@ def train(runs: Iterable[Run], *, device: str = "auto", progress: bool = True) -
     return {run: trained[run] for run in wanted}
 
 
-def _stacks(
+def stacks(
     runs: list[Run], largest: int, kept: Sequence[Checkpoint] = ()
 ) -> Iterator[tuple[list[Run], Checkpoint | None]]:
     """Runs that train together, and where they go on. Those of a checkpoint first: what was a stack stays one."""
