@@ -175,7 +175,7 @@ def _there(scheduler: str, parts: list[list[Run]], grid: Grid, device: str, remo
             task = (work, specifications, grid.split, grid.images, device, remote)
             futures[client.submit(*task, pure=False, retries=RETRIES)] = part
         failed = {}
-        for future in tqdm(as_completed(futures), desc="sweep", total=len(parts), unit="stack"):
+        for future in tqdm(as_completed(futures, loop=client.loop), desc="sweep", total=len(parts), unit="stack"):
             if future.status == "finished":
                 yield dict(zip(futures[future], future.result(), strict=True))
             else:

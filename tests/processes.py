@@ -1,19 +1,25 @@
 """What the processes of the tests do. A fork server has this module loaded, with the data: a process trains at once."""
 
+import asyncio
 import multiprocessing
 import os
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
 import torch._dynamo  # Adam asks for it at its first step: seconds, in which a kill would hit no training
 
+import ginv.sweep
 import ginv.training
 from ginv import checkpoints, load_dataset, train
+from ginv.data import DATASETS
 
 torch.set_num_threads(1)  # a process with threads of its own must not fork
-load_dataset()
+for name in DATASETS:
+    load_dataset(name, 0)
 LOADED_BY = os.getpid()
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -37,11 +43,37 @@ def train_in(folder, runs, largest=4):
     os.environ["GINV_RUNS"] = str(folder / "runs")
     folder.mkdir(exist_ok=True)
     checkpoints.MOST_LOST = 0.0  # a checkpoint every epoch
-    stacks = ginv.training._stacks
-    ginv.training._stacks = lambda runs, _, *kept: stacks(runs, largest, *kept)
+    ginv.training.LARGEST_STACK["cpu"] = largest
     _note_calls("_epoch", lambda _: "epoch\n", folder / "epochs")
     _note_calls("train_stack", lambda results: "".join(f"{r.run}\n" for r in results), folder / "trained")
     train(runs, device="cpu", progress=False)
+
+
+def work_for(scheduler, folder, seconds, name):
+    """A Dask worker with the store in a folder, and epochs of so many seconds. It notes as `train_in` does; an epoch
+    with its name. The first task of all fails.
+    """
+    from distributed import Worker
+
+    os.environ["GINV_RUNS"] = str(folder / "runs")
+    checkpoints.MOST_LOST = 0.0
+    _note_calls("_epoch", lambda _: time.sleep(seconds) or f"{name}\n", folder / "epochs")
+    _note_calls("train_stack", lambda results: "".join(f"{r.run}\n" for r in results), folder / "trained")
+    whole = ginv.sweep.train
+
+    def fails_once(*arguments, **options):
+        with suppress(FileExistsError):
+            (folder / "failed").touch(exist_ok=False)
+            raise ConnectionError("the first task of all")
+        return whole(*arguments, **options)
+
+    ginv.sweep.train = fails_once
+
+    async def serve():
+        async with Worker(scheduler, nthreads=1, name=name, dashboard=False) as worker:
+            await worker.finished()
+
+    asyncio.run(serve())
 
 
 def _note_calls(name, line, file):

@@ -167,6 +167,12 @@ COMMANDS = [
     (["-m", "ginv.tuning", "ginv"], "[Errno 21] Is a directory: 'ginv'"),
     (["-m", "ginv.tuning", "nowhere/sweep.csv"], "[Errno 2] No such file or directory: 'nowhere/sweep.csv'"),
     (["-m", "ginv.tuning"], "tuning.py: error: the following arguments are required: output"),
+    (["-m", "ginv.sweep", "book/results/table1.csv"], "book/results/table1.csv is 'group,method,seed"),
+    (
+        ["-m", "ginv.sweep", "nowhere.yaml", "--scheduler", "tcp://127.0.0.1:8786"],
+        "[Errno 2] No such file or directory: 'nowhere.yaml'",
+    ),
+    (["-m", "ginv.sweep"], "python -m ginv.sweep: error: the following arguments are required: grid"),
     (["-m", "ginv.check", "store"], "check.py: error: unrecognized arguments: store"),
     (["book/execute.py", ".", "fast"], "profile is 'fast'; allowed: paper, quick"),
     (["book/execute.py", "tests", "quick"], "folder is 'tests'; allowed: one with _toc.yml and book/"),
