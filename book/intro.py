@@ -116,6 +116,7 @@ Markdown(
 # - {doc}`claims`: the ledger.
 # - {doc}`open_choices`: what the paper leaves open, and what each choice does to Table 1.
 # - {doc}`performance`: what all this costs, where the time goes and how it grows.
+# - {doc}`scaling`: a sweep of a thousand runs, and what it costs on one machine and on many.
 #
 # ## Run it
 #

@@ -256,6 +256,23 @@ def check_performance(results):
     assert exponent["measure R4 with images"] > 0.8
 
 
+def check_scaling(results):
+    table = pd.read_csv(results / "scaling-quick.csv")
+    value = table.set_index(["quantity", "item"]).value
+    assert value.notna().all() and (value >= 0).all()
+    assert value["sweep", "runs"] == 1000 and value["sweep", "stacks"] == 280
+    # Wide: a machine that tests is a busy one
+    assert value["seconds per run-epoch, stack"].between(1e-3, 2).all()
+    assert value["told"].between(0.05, 20).all() and value["evaluating, seconds a run"].between(0.05, 60).all()
+    assert value["bytes", "per weight"] == pytest.approx(4, rel=0.01)  # float32, and a little around it
+    assert value["seconds", "a task"] < 0.2 and value["seconds", "a worker starts"] < 120
+    assert 1 < value["sweep", "core-hours"] < 1000
+    # More machines never take longer, and no number of them beats the straight line
+    hours, line = value["hours, machines"], value["straight line, machines"]
+    assert hours.is_monotonic_decreasing and (hours >= line * 0.999).all() and hours["1"] < 1.1 * line["1"]
+    assert hours["256"] > 2 * line["256"]  # fewer stacks than workers
+
+
 CHECKS = {
     "book/table1": check_table1,
     "book/metrics": check_metrics,
@@ -264,6 +281,7 @@ CHECKS = {
     "book/claims": check_claims,
     "book/open_choices": check_open_choices,
     "book/performance": check_performance,
+    "book/scaling": check_scaling,
 }
 
 
