@@ -254,6 +254,7 @@ right.plot([0, most], [0, most], "--", color="0.5", lw=1)
 right.set(xlabel="seconds told", ylabel="seconds timed", title="Counted")
 right.set(xlim=(0, most), ylim=(0, most))
 right.legend(loc="upper left")
+right.grid(True)
 
 # %% tags=["hide-input"]
 best = alone.idxmin()
@@ -518,8 +519,8 @@ axis.axhline(floor, ls=":", color="#D55E00", label="the longest stack")
 axis.set(xscale="log", yscale="log", xlabel="machines", ylabel="hours")
 axis.set_xticks(machines, [*map(str, machines)])
 axis.yaxis.set_major_formatter("{x:g}")
-axis.minorticks_off()
 axis.legend()
+axis.minorticks_off()
 
 # %% tags=["hide-input"]
 show_table(

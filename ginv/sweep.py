@@ -1,7 +1,7 @@
 """Many runs at once: `python -m ginv.sweep GRID.yaml TABLE.csv` trains all runs of a grid and measures each.
 
 A grid names recipes; each is a table, or a list of tables, of the fields of `Run`, where a list of values means all of
-them in turn:
+them in turn::
 
     split: validation
     recipes:

@@ -252,7 +252,7 @@ class TestRemote:
         assert trainings == []
         assert all(store.contains(run.specification) for run in GRID.runs)
 
-    def test_the_sums_come_last(self, url, machine, monkeypatch):
+    def test_the_sums_come_last(self, url, machine, monkeypatch, capfd):
         """A machine that dies while it writes leaves nothing that counts, wherever it was."""
         files, _ = fsspec.core.url_to_fs(url)
         specification, whole = {"of": "a record"}, type(files).pipe_file
@@ -272,6 +272,7 @@ class TestRemote:
             machine()
             pull(url, [specification])
             assert not store.contains(specification)
+            assert capfd.readouterr().err == ""  # nor is it taken for damage
             store.save(specification, {"x": torch.ones(3)}, {})
         push(url, [specification])
         machine()
