@@ -146,6 +146,20 @@ def weights(trained):
     return [torch.cat([p.flatten() for p in result.model.parameters()]) for result in trained.values()]
 
 
+@pytest.mark.parametrize("runs", [RUNS[:3], RUNS[-2:]], ids=["DA", "recipe"])
+def test_goes_on_in_the_same_bits(runs, interrupt):
+    """What a random kill may miss: the recipe stopped in the middle."""
+    interrupt(5)
+    with pytest.raises(Stop):
+        train(runs, device="cpu", progress=False)
+    rest = interrupt(100)
+    again = train(runs, device="cpu", progress=False)
+    assert len(rest) == EPOCHS - 5
+    at_once = train_stack(runs, device=torch.device("cpu"), progress=False)
+    for a, b in zip(weights(again), weights({r.run: r for r in at_once}), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_a_part_of_a_stack_goes_on_too(interrupt):
     """The others of the stack find their checkpoint where it was."""
     runs = RUNS[:3]
