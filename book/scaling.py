@@ -395,7 +395,7 @@ cluster.close()
 
 # %% [markdown]
 # What the small sweep should cost is its arithmetic: for each stack the part that is done once, its epochs, its evaluations.
-# The ratio of what the worker used to that is what we have forgotten: storing, reading, verifying. We shall take it in
+# The ratio of what the worker used to that says what we forgot, such as storing, reading, verifying. We shall take it in
 # proportion, which for long trainings is too much rather than too little. And were two workers no trouble to each other, they
 # would use on two cores what one uses on one. They share a memory and a clock, so it may be more.
 
