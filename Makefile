@@ -43,8 +43,9 @@ test: .venv/ready  ## everything that .ci/run checks
 notebooks: .venv/ready  ## refresh the committed notebooks and book/results at the paper profile
 	@.venv/bin/python book/execute.py . paper
 
-tune: .venv/ready  ## redo the sweep that chooses nu: book/results/nu_sweep.csv
+tune: .venv/ready  ## redo the sweeps that choose nu: nu_sweep.csv and price.csv in book/results
 	@.venv/bin/python -m ginv.tuning book/results/nu_sweep.csv
+	@.venv/bin/python -m ginv.sweep book/price.yaml book/results/price.csv
 
 bench: .venv/ready  ## measure what all costs: book/results/bench.csv; FULL=1 makes the whole book for it, twice
 	@.venv/bin/python benchmarks/bench.py $(if $(FULL),--full)

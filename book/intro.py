@@ -115,6 +115,7 @@ Markdown(
 # - {doc}`spectral_decay`: Proposition 3.1, run step by step, and what becomes of the sensitivity of networks; Figure 5.
 # - {doc}`claims`: the ledger.
 # - {doc}`open_choices`: what the paper leaves open, and what each choice does to Table 1.
+# - {doc}`price`: what learned invariance costs, which part of the recipe makes it cost so much, and how far down it goes.
 # - {doc}`performance`: what all this costs, where the time goes and how it grows.
 # - {doc}`scaling`: a sweep of a thousand runs, and what it costs on one machine and on many.
 #

@@ -12,6 +12,8 @@ import pytest
 from execute import chapters, execute
 from golden import assert_golden
 
+from ginv.sweep import read_grid
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -21,7 +23,12 @@ def book(tmp_path_factory):
     folder = tmp_path_factory.mktemp("book")
     shutil.copytree(ROOT / "book", folder / "book")
     for table in (folder / "book" / "results").iterdir():
-        if table.name not in ("nu_sweep.csv", "bench.csv", "timings.csv"):  # inputs: `make tune` and `make bench`
+        if table.name not in (
+            "nu_sweep.csv",
+            "price.csv",
+            "bench.csv",
+            "timings.csv",
+        ):  # of `make tune` and `make bench`
             table.unlink()
     return folder
 
@@ -243,6 +250,32 @@ def check_open_choices(results):
     assert worst.value["nearest"] <= worst.value["nearest, turned back"]
 
 
+def check_price(results):
+    table = pd.read_csv(results / "price_test-quick.csv")
+    assert list(table.columns) == ["group", "recipe", "nu", "seed", "metric", "value"]
+    value = table.pivot(index=["recipe", "group"], columns="metric", values="value")
+    recipes = ("DA", "DA, 600 epochs", "IR", "WT", "combined")  # one seed: no ensemble
+    assert sorted(value.index) == [(recipe, group) for recipe in recipes for group in ("R4", "T3")]
+    wt, da, ir, control, combined = (value.loc[recipe] for recipe in ("WT", "DA", "IR", "DA, 600 epochs", "combined"))
+    assert (wt.SI > 0.999).all() and (wt.DI_under_drift < 1e-6).all()
+    # After 20 epochs already: more accurate than the paper's recipe, at an SI that augmentation does not reach
+    assert (combined.accuracy > ir.accuracy).all() and (combined.SI > control.SI + 0.1).all()
+    assert (combined.DI_under_drift < control.DI_under_drift / 3).all() and (
+        combined.relative_LI < da.relative_LI
+    ).all()
+
+
+def test_the_committed_front_is_that_of_the_grid():
+    table = pd.read_csv(ROOT / "book" / "results" / "price.csv")
+    wanted = {
+        (recipe, run.group, run.nu, run.seed)
+        for recipe, runs in read_grid(ROOT / "book" / "price.yaml").recipes.items()
+        for run in runs
+    }
+    rows = table.groupby(["recipe", "group", "nu", "seed"]).size()
+    assert set(rows.index) == wanted and rows.nunique() == 1, "make tune"
+
+
 def check_performance(results):
     table = pd.read_csv(results / "performance-quick.csv")
     value = table.set_index(["quantity", "item"]).value
@@ -280,6 +313,7 @@ CHECKS = {
     "book/spectral_decay": check_spectral_decay,
     "book/claims": check_claims,
     "book/open_choices": check_open_choices,
+    "book/price": check_price,
     "book/performance": check_performance,
     "book/scaling": check_scaling,
 }
