@@ -212,7 +212,12 @@ price = pd.DataFrame(
     }
 )
 
+
 # %% tags=["hide-input"]
+def in_words(points):
+    return "more than was tried" if np.isnan(points) else f"{points:.1f} points"
+
+
 KINDS = {
     "whole orbit": "noise of the pair",
     "cosine decay": "optimisation",
@@ -223,7 +228,7 @@ KINDS = {
     "WT teacher": "signal",
     "first layer of 512": "capacity",
 }
-table = price.join(-price.sub(price.loc["IR"]), rsuffix=", won")
+table = price.join((price.loc["IR"] - price).add_suffix(", won"))
 table.insert(0, "what it is about", [KINDS.get(r, "") for r in table.index])
 show_table(
     table.rename_axis("recipe"),
@@ -242,7 +247,7 @@ def attributed(name):
     )
     return (
         f"- {GROUP_NAMES[name]}: the paper's recipe pays {price.loc['IR', name]:.1f} points. Won back by the best single change of each "
-        f"kind: {parts}. Together, in the recipe that is built below, they leave {price.loc[COMBINED, name]:.1f}. Exact invariance "
+        f"kind: {parts}. Together, in the recipe that is built below, they leave {in_words(price.loc[COMBINED, name])}. Exact invariance "
         f"itself costs {front(name, 'DA').accuracy.item() - tied:+.1f} points to a weight-tied network and "
         f"{front(name, 'DA').accuracy.item() - small:+.1f} to one that computes no more features than ours, in all orientations together."
     )
@@ -353,7 +358,7 @@ Markdown("\n".join(is_a_law(name) for name in settings.groups))
 def together(name):
     singles = price.loc[list(KINDS), name].dropna()
     return (
-        f"- {GROUP_NAMES[name]}: four changes at once cost {price.loc['four at once', name]:.1f} points at SI 0.95, the best of the "
+        f"- {GROUP_NAMES[name]}: four changes at once cost {in_words(price.loc['four at once', name])} at SI 0.95, the best of the "
         f"changes alone ({singles.idxmin()}) {singles.min():.1f}."
     )
 
@@ -623,7 +628,7 @@ def summed_up(name):
         / at_target.loc[name, "DA"].sigma_max_over_scale
     )
     return (
-        f"- {GROUP_NAMES[name]}: SI 0.95 costs {price.loc['IR', name]:.1f} points with the paper's recipe and {price.loc[COMBINED, name]:.1f} with the combined one "
+        f"- {GROUP_NAMES[name]}: SI 0.95 costs {in_words(price.loc['IR', name])} with the paper's recipe and {in_words(price.loc[COMBINED, name])} with the combined one "
         f"on the validation images; the single change that wins back most is: {best}. At that SI the sensitivity over the logit scale is {scale.min():.2f} to {scale.max():.2f} times that of "
         f"DA, by recipe. A step of the combined recipe does {per_step[name]:.1f} times the operations of one of DA."
     )
