@@ -247,7 +247,7 @@ price = pd.DataFrame(
 
 # %% tags=["hide-input"]
 def in_words(points):
-    return "more than was tried" if np.isnan(points) else f"{points:.1f} points"
+    return "(no ν reached it)" if np.isnan(points) else f"{points:.1f} points"
 
 
 KINDS = {
@@ -279,7 +279,7 @@ def attributed(name):
     )
     return (
         f"- {GROUP_NAMES[name]}: the paper's recipe pays {price.loc['IR', name]:.1f} points. Won back by the best single change of each "
-        f"kind: {parts}. Together, in the recipe that is built below, they leave {in_words(price.loc[COMBINED, name])}. Exact invariance "
+        f"kind: {parts}. Together, in the recipe that is built below, they leave {in_words(price.loc[COMBINED, name])} to pay. Exact invariance "
         f"itself costs {front(name, 'DA').accuracy.item() - tied:+.1f} points to a weight-tied network and "
         f"{front(name, 'DA').accuracy.item() - small:+.1f} to one that computes no more features than ours, in all orientations together."
     )
