@@ -107,7 +107,12 @@ counts = (
     .agg(networks=("seed", "size"), nus=("nu", "nunique"))
 )
 recipes = pd.DataFrame({"change": WHAT}).join(counts, how="inner")
-show_table(recipes.rename_axis("recipe"), "One change each")
+Markdown(
+    "\n".join(
+        f"- *{name}*: {recipe.change} ({recipe.networks} networks)"
+        for name, recipe in recipes.iterrows()
+    )
+)
 
 # %% [markdown]
 # So many networks are affordable since their matrix products are in bfloat16 ({doc}`performance`). Does that move the front? The sweep of
@@ -247,7 +252,11 @@ price = pd.DataFrame(
 
 # %% tags=["hide-input"]
 def in_words(points):
-    return "(no ν reached it)" if np.isnan(points) else f"{points:.1f} points"
+    return (
+        "an unknown number of points, since no ν reached it"
+        if np.isnan(points)
+        else f"{points:.1f} points"
+    )
 
 
 KINDS = {
@@ -279,7 +288,7 @@ def attributed(name):
     )
     return (
         f"- {GROUP_NAMES[name]}: the paper's recipe pays {price.loc['IR', name]:.1f} points. Won back by the best single change of each "
-        f"kind: {parts}. Together, in the recipe that is built below, they leave {in_words(price.loc[COMBINED, name])} to pay. Exact invariance "
+        f"kind: {parts}. Together, in the recipe that is built below, they leave {in_words(price.loc[COMBINED, name])}. Exact invariance "
         f"itself costs {front(name, 'DA').accuracy.item() - tied:+.1f} points to a weight-tied network and "
         f"{front(name, 'DA').accuracy.item() - small:+.1f} to one that computes no more features than ours, in all orientations together."
     )
@@ -294,7 +303,7 @@ Markdown("\n".join(attributed(name) for name in settings.groups))
 # $\sigma_\max$ of their Jacobian. {doc}`spectral_decay` found that much of it is the size of the logits. If it were a law of
 # invariance, all networks of one SI would have lost the same, whatever trained them. Right, $\sigma_\max$ over the logit scale.
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Sensitivity against SI, a marker per recipe and nu, relative to data augmentation: left as it is, right over the logit scale. Green triangles: the paper's recipe; black diamonds: single changes; pink stars: all that helped.", "name": "fig-sensitivity"}, "image": {"alt": "Scatter plots of relative sensitivity against saliency invariance, two columns, one row per group"}}}
+# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Sensitivity against SI, a marker per recipe and nu, relative to data augmentation: left as it is, right over the logit scale. Green triangles: the paper's recipe; black diamonds: with one change, or four; pink stars: the combined recipe of the next section.", "name": "fig-sensitivity"}, "image": {"alt": "Scatter plots of relative sensitivity against saliency invariance, two columns, one row per group"}}}
 figure, axes = plt.subplots(
     len(settings.groups),
     2,
