@@ -81,7 +81,9 @@ class Run:
     selection: str = "best"  # the weights that are kept: of the best validation accuracy, or the last
     split_seed: int = 0
     whole_orbit: bool = False  # the regulariser takes all pairs of the orbit and not a random one, IR alone
-    all_views: bool = False  # the task loss takes every view that the regulariser sees, and not the first alone
+    all_views: bool = (
+        False  # the task loss takes every view that the regulariser sees, and not the first alone, IR alone
+    )
     schedule: str = "constant"  # of the learning rate; or a cosine down to 0
     first_width: int | None = None  # of the first hidden layer; None: as the others
     teacher: bool = False  # the regulariser compares with the logits of the WT network of the same seed, IR alone
@@ -118,11 +120,9 @@ class Run:
             fits = isinstance(value, int | float) and 0 <= value < math.inf and inside(value)
             require(fits, name, value, instead)
             object.__setattr__(self, name, float(value))  # 10 and 10.0 are one run
-        for name, methods in {"pooling": "WT", "teacher": "IR", "all_views": "DA IR", "whole_orbit": "DA IR"}.items():
+        for name, method in {"pooling": "WT", **dict.fromkeys(("whole_orbit", "all_views", "teacher"), "IR")}.items():
             default, value = getattr(type(self), name), getattr(self, name)
-            require(self.method in methods or value == default, name, value, f"{default!r} for {self.method}")
-        used = self.method == "IR" or self.all_views
-        require(used or not self.whole_orbit, "whole_orbit", self.whole_orbit, "False for DA without all_views")
+            require(self.method == method or value == default, name, value, f"{default!r} for {self.method}")
 
     @property
     def specification(self) -> dict:
@@ -143,9 +143,7 @@ class Run:
     @property
     def views(self) -> int:
         """How many orientations of an image a step takes."""
-        if self.method == "IR" or self.all_views:
-            return group_named(self.group).order if self.whole_orbit else 2
-        return 1
+        return 1 if self.method != "IR" else group_named(self.group).order if self.whole_orbit else 2
 
     @property
     def teacher_run(self) -> "Run":

@@ -106,7 +106,7 @@ RUNS = [
     ({"batch_size": 0}, "batch_size is 0; allowed: integers from 1"),
     ({"width": 1.0}, "width is 1.0; allowed: integers from 1"),
     ({"whole_orbit": 1}, "whole_orbit is 1; allowed: False, True"),
-    ({"whole_orbit": True}, "whole_orbit is True; allowed: False for DA without all_views"),
+    ({"whole_orbit": True}, "whole_orbit is True; allowed: False for DA"),
     ({"method": "WT", "all_views": True}, "all_views is True; allowed: False for WT"),
     ({"teacher": True}, "teacher is True; allowed: False for DA"),
     ({"first_width": 0}, "first_width is 0; allowed: integers from 1"),

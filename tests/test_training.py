@@ -66,7 +66,6 @@ def test_the_same_run_twice_is_the_same_and_threads_cost_rounding(changes):
         {"method": "IR", "nu": 3.0, "teacher": True},
         {"method": "IR", "nu": 3.0, "whole_orbit": True, "all_views": True},
         {"method": "IR", "nu": 3.0, "whole_orbit": True, "all_views": True, "teacher": True},
-        {"all_views": True, "whole_orbit": True},
         {"first_width": 32},
         {"schedule": "cosine", "weight_decay": 10.0},
         {"method": "WT", "group": "T3"},
