@@ -16,7 +16,7 @@ from ginv.metrics import (
     relative_logit_invariance,
     saliency_invariance,
 )
-from ginv.models import MLP, WeightTiedLinear
+from ginv.models import MLP, WeightTiedLinear, symmetrise
 from ginv.parameters import refuse_unknown
 from ginv.saliency import integrated_gradients, saliency_map
 from ginv.sensitivity import jacobian, largest_singular_value
@@ -55,5 +55,6 @@ __all__ = [
     "relative_logit_invariance",
     "saliency_invariance",
     "saliency_map",
+    "symmetrise",
     "train",
 ]

@@ -28,7 +28,7 @@ from ginv import checkpoints, costs, store
 from ginv.checkpoints import Checkpoint
 from ginv.data import DATASETS, IMAGE_SHAPE, SPLITS, load_dataset
 from ginv.groups import group_named
-from ginv.models import MLP, POOLINGS
+from ginv.models import INITIALISATIONS, MLP, POOLINGS, symmetrise
 from ginv.parameters import require
 from ginv.window import Window
 
@@ -81,13 +81,13 @@ class Run:
     selection: str = "best"  # the weights that are kept: of the best validation accuracy, or the last
     split_seed: int = 0
     whole_orbit: bool = False  # the regulariser takes all pairs of the orbit and not a random one, IR alone
-    all_views: bool = (
-        False  # the task loss takes every view that the regulariser sees, and not the first alone, IR alone
-    )
+    all_views: bool = False  # the task loss takes all views that the regulariser takes, not the first alone, IR alone
     schedule: str = "constant"  # of the learning rate; or a cosine down to 0
     first_width: int | None = None  # of the first hidden layer; None: as the others
     teacher: bool = False  # the regulariser compares with the logits of the WT network of the same seed, IR alone
     precision: str = "float32"  # of the matrix products; or bfloat16, which is faster
+    initialisation: str = "pytorch"  # the size of the initial weights; or he, which is 2.4 times as large
+    symmetric_start: bool = False  # the initial weights are those of an invariant network, IR alone
 
     def __post_init__(self) -> None:
         group_named(self.group).orbit(torch.empty(IMAGE_SHAPE))  # refuses an order that does not fit
@@ -96,10 +96,11 @@ class Run:
             "regulariser": [*REGULARISERS],
             "dataset": DATASETS,
             "pooling": [*POOLINGS],
+            "initialisation": [*INITIALISATIONS],
             "selection": ("best", "last"),
             "schedule": ("constant", "cosine"),
             "precision": ("float32", "bfloat16"),
-            **dict.fromkeys(("whole_orbit", "all_views", "teacher"), (False, True)),
+            **dict.fromkeys(("whole_orbit", "all_views", "teacher", "symmetric_start"), (False, True)),
         }
         for name, allowed in choices.items():
             value = getattr(self, name)
@@ -120,7 +121,8 @@ class Run:
             fits = isinstance(value, int | float) and 0 <= value < math.inf and inside(value)
             require(fits, name, value, instead)
             object.__setattr__(self, name, float(value))  # 10 and 10.0 are one run
-        for name, method in {"pooling": "WT", **dict.fromkeys(("whole_orbit", "all_views", "teacher"), "IR")}.items():
+        ir = dict.fromkeys(("whole_orbit", "all_views", "teacher", "symmetric_start"), "IR")
+        for name, method in {"pooling": "WT", **ir}.items():
             default, value = getattr(type(self), name), getattr(self, name)
             require(self.method == method or value == default, name, value, f"{default!r} for {self.method}")
 
@@ -130,15 +132,19 @@ class Run:
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) != field.default}
 
     def model(self, generator: Generator | None = None) -> MLP:
-        group = group_named(self.group) if self.method == "WT" else None
-        return MLP(
-            group,
+        group = group_named(self.group)
+        model = MLP(
+            group if self.method == "WT" else None,
             width=self.width,
             depth=self.depth,
             first_width=self.first_width,
             pooling=self.pooling,
+            initialisation=self.initialisation,
             generator=generator,
         )
+        if self.symmetric_start:
+            symmetrise(model, group)
+        return model
 
     @property
     def views(self) -> int:

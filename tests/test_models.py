@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch import nn
 
-from ginv import MLP, Rotations, Translations
+from ginv import MLP, Rotations, Translations, symmetrise
 
 
 def parameters(model):
@@ -35,6 +36,58 @@ def test_initialisation_is_pytorch_s_own(generator):
         if value.numel() > 10_000:
             assert value.std().item() == pytest.approx(theirs[name].std().item(), rel=0.02)
             assert value.abs().max().item() == pytest.approx(theirs[name].abs().max().item(), rel=0.01)
+
+
+def test_he_s_weights_keep_the_size_of_a_signal(generator):
+    """Half of it is lost in a ReLU, and a variance of 2 / inputs makes up for that; PyTorch's own is 6 times less."""
+    x = torch.randn(64, 1, 36, 36, generator=generator)
+    units = MLP(initialisation="he", generator=generator).hidden[:-1](MLP(initialisation="he").features(x))
+    assert 0.3 < units.square().mean() < 3
+
+
+@pytest.mark.parametrize("group", [Rotations(4), Translations(3), Translations(12)], ids=lambda group: group.name)
+def test_a_symmetric_network_is_invariant_and_its_features_are_not(group, generator):
+    """Whether or not the order divides the 128 units; with weights of the size that they had, and all of them free."""
+    x = torch.randn(32, 1, 36, 36, generator=generator, dtype=torch.float64)
+    model, random = (MLP(generator=torch.Generator().manual_seed(0)).double() for _ in range(2))
+    symmetrise(model, group)
+    logits, features = model(x), model.features(x)
+    assert logits.std() > 0.01 and parameters(model) == 233_225
+    for g in group.elements[1:]:
+        assert (model(group.act(g, x)) - logits).abs().max() < 1e-12, f"{group.name}: {g}"
+        moved = model.features(group.act(g, x))
+        assert (moved - features).abs().mean() > 0.1
+        torch.testing.assert_close(moved.sort(1).values, features.sort(1).values)  # a permutation
+    for (name, value), before in zip(model.state_dict().items(), random.state_dict().values(), strict=True):
+        if value.numel() > 10_000:
+            assert value.std().item() == pytest.approx(before.std().item(), rel=0.1), name
+
+
+@pytest.mark.parametrize("kernels", [(4, 4, 3), (3, 3, 3)])
+def test_symmetric_convolutions_are_invariant_where_their_strides_fit(kernels):
+    """A kernel of 4 at a stride of 2 looks at an even image from both sides alike, one of 3 does not."""
+    torch.manual_seed(0)
+    sizes, layers = [(1, 16), (16, 32), (32, 32)], []
+    for channels, kernel in zip(sizes, kernels, strict=True):
+        layers += [nn.Conv2d(*channels, kernel, stride=2, padding=1), nn.ReLU()]
+    model, group = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 5 * 5, 9)).double(), Rotations(4)
+    symmetrise(model, group)
+    x = torch.randn(8, 1, 36, 36, dtype=torch.float64)
+    distance = max((model(group.act(g, x)) - model(x)).abs().max().item() for g in group.elements)
+    assert distance < 1e-12 if kernels == (4, 4, 3) else distance > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("layer", "group", "message"),
+    [
+        (nn.BatchNorm2d(1), Rotations(4), r"layer is .*; allowed: linear, and convolutions under rotations"),
+        (nn.Conv2d(1, 9, 36), Translations(3), r"layer is .*; allowed: linear, and convolutions under rotations"),
+        (nn.Linear(784, 9), Rotations(4), "inputs of the linear layer is 784; allowed: pixels of 1 square channels"),
+    ],
+)
+def test_layers_that_cannot_be_symmetric_are_refused(layer, group, message):
+    with pytest.raises(ValueError, match=message):
+        symmetrise(nn.Sequential(layer, nn.Flatten()), group)
 
 
 @pytest.mark.parametrize("group", [None, Rotations(4)], ids=["plain", "tied"])

@@ -1,5 +1,5 @@
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 
 import pytest
@@ -66,6 +66,7 @@ def test_the_same_run_twice_is_the_same_and_threads_cost_rounding(changes):
         {"method": "IR", "nu": 3.0, "teacher": True},
         {"method": "IR", "nu": 3.0, "whole_orbit": True, "all_views": True},
         {"method": "IR", "nu": 3.0, "whole_orbit": True, "all_views": True, "teacher": True},
+        {"method": "IR", "nu": 1e-3, "symmetric_start": True, "initialisation": "he"},
         {"first_width": 32},
         {"schedule": "cosine", "weight_decay": 10.0},
         {"method": "WT", "group": "T3"},
@@ -152,6 +153,21 @@ def test_the_last_epoch_is_kept_where_that_is_asked_for():
 
 
 @pytest.mark.parametrize("group", ["R4", "T3"])
+def test_whole_orbits_in_the_loss_keep_a_symmetric_start_invariant(group):
+    """The gradient then has the symmetry of the weights, and Adam treats all weights alike; one view breaks it."""
+    acting, images = group_named(group), load_dataset().test.images[:64]
+    run = short(group=group, method="IR", nu=1.0, symmetric_start=True, initialisation="he", whole_orbit=True)
+    error = {}
+    for all_views in (True, False):
+        model = stack(replace(run, all_views=all_views))[0].model
+        logits = torch.stack([model(x) for x in acting.orbit(images)])
+        error[all_views] = float(ginv.relative_logit_invariance(logits).mean())
+        start = run.model(torch.Generator().manual_seed(run.seed)).state_dict()
+        assert (model.state_dict()["features.1.weight"] - start["features.1.weight"]).abs().mean() > 1e-3  # it learned
+    assert error[True] < 1e-6 < 1e-3 < error[False], error
+
+
+@pytest.mark.parametrize("group", ["R4", "T3"])
 def test_a_trained_weight_tied_network_is_invariant(group):
     acting, images = group_named(group), load_dataset().test.images[:64]
     model = stack(short(group=group, method="WT"))[0].model.double()
@@ -181,6 +197,7 @@ def test_specification_leaves_defaults_out_and_tells_runs_apart():
         "learning_rate": 8e-4, "weight_decay": 0.0, "batch_size": 512, "train_images": 10_000, "width": 128, "depth": 5,
         "pooling": "max", "selection": "best", "split_seed": 0, "whole_orbit": False,
         "all_views": False, "schedule": "constant", "first_width": None, "teacher": False, "precision": "float32",
+        "initialisation": "pytorch", "symmetric_start": False,
     }  # fmt: skip
     names = {store.record_name(run.specification) for run in (Run(), Run(seed=1), Run("T3"), Run(method="WT"))}
     assert len(names) == 4
@@ -230,6 +247,8 @@ def test_window_is_the_whole_image_where_the_group_needs_it(lit):
         ({"pooling": "sum"}, "pooling is 'sum'; allowed: max, mean, mean after ReLU"),
         ({"pooling": "mean"}, "pooling is 'mean'; allowed: 'max' for DA"),
         ({"whole_orbit": True}, "whole_orbit is True; allowed: False for DA"),
+        ({"symmetric_start": True}, "symmetric_start is True; allowed: False for DA"),
+        ({"initialisation": "glorot"}, "initialisation is 'glorot'; allowed: pytorch, he"),
         ({"selection": "first"}, "selection is 'first'; allowed: best, last"),
         ({"dataset": "x"}, "dataset is 'x'; allowed: MNIST, FashionMNIST"),
         ({"train_images": 20_000}, "train_images is 20000; allowed: 1 to 10000"),
