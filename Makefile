@@ -5,9 +5,9 @@ COPY = rm -rf _build/$(1) && mkdir -p _build/$(1) && cp -r _config.yml _toc.yml 
 RENDER = .venv/bin/jupyter-book build --all -q --path-output . $(STRICT) _build/$(1) >/dev/null
 
 # Refused before anything is installed or trained
-UNKNOWN := $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(filter-out PYTHON PROFILE URL FULL,$v)))
+UNKNOWN := $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(filter-out CHAPTERS FULL PROFILE PYTHON URL,$v)))
 ifneq ($(strip $(UNKNOWN)),)
-$(error no variable $(strip $(UNKNOWN)); allowed: FULL, PROFILE, PYTHON, URL)
+$(error no variable $(strip $(UNKNOWN)); allowed: CHAPTERS, FULL, PROFILE, PYTHON, URL)
 endif
 ifneq ($(filter book,$(MAKECMDGOALS)),)
 ifeq ($(filter paper-1 quick-1,$(PROFILE)-$(words $(PROFILE))),)
@@ -20,9 +20,9 @@ endif
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
-book: .venv/ready  ## train, execute every chapter (PROFILE=paper or quick), render; all under _build/
+book: .venv/ready  ## train, execute all chapters or CHAPTERS (PROFILE=paper or quick), render; all under _build/
 	@$(call COPY,book)
-	@.venv/bin/python book/execute.py _build/book $(PROFILE)
+	@.venv/bin/python book/execute.py _build/book $(PROFILE) $(CHAPTERS)
 	@$(call RENDER,book)
 	@echo "Open _build/html/index.html"
 
@@ -40,8 +40,8 @@ test: .venv/ready  ## everything that .ci/run checks
 	@$(call RENDER,pages)
 	@.venv/bin/pytest
 
-notebooks: .venv/ready  ## refresh the committed notebooks and book/results at the paper profile
-	@.venv/bin/python book/execute.py . paper
+notebooks: .venv/ready  ## refresh the committed notebooks, or CHAPTERS, and book/results at the paper profile
+	@.venv/bin/python book/execute.py . paper $(CHAPTERS)
 
 tune: .venv/ready  ## redo the sweeps that choose nu: nu_sweep.csv and price.csv in book/results
 	@.venv/bin/python -m ginv.tuning book/results/nu_sweep.csv

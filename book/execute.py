@@ -1,4 +1,4 @@
-"""Execute the chapters of a book: `python book/execute.py FOLDER PROFILE`.
+"""Execute the chapters of a book: `python book/execute.py FOLDER PROFILE [CHAPTER ...]`, all of them without names.
 
 FOLDER holds `_toc.yml` and `book/`. Each chapter, a jupytext script `book/NAME.py`, is executed by papermill in the
 folder it lies in and saved beside it as `NAME.ipynb`, with a line on it in `results/provenance.csv`. One that fails is
@@ -145,6 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("profile")
+    parser.add_argument("chapters", nargs="*", help="such as table1")
     arguments = parser.parse_args()
 
     for name in (
@@ -159,13 +160,19 @@ def main() -> None:
             f"folder is {str(arguments.folder)!r}; allowed: one with _toc.yml and book/"
         )
 
+    known = chapters(arguments.folder)
+    wanted = [f"book/{name}" for name in arguments.chapters] or known
+    if unknown := [page for page in wanted if page not in known]:
+        allowed = ", ".join(Path(page).name for page in known)
+        sys.exit(f"chapter is {Path(unknown[0]).name!r}; allowed: {allowed}")
+
     from ginv.settings import announce  # here, since tests import this file too
 
     try:
         print(announce(arguments.profile), flush=True)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
-    for chapter in chapters(arguments.folder):
+    for chapter in wanted:
         start = time.perf_counter()
         print(chapter, flush=True)
         try:

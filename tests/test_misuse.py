@@ -176,6 +176,7 @@ COMMANDS = [
     (["-m", "ginv.check", "store"], "check.py: error: unrecognized arguments: store"),
     (["book/execute.py", ".", "fast"], "profile is 'fast'; allowed: paper, quick"),
     (["book/execute.py", "tests", "quick"], "folder is 'tests'; allowed: one with _toc.yml and book/"),
+    (["book/execute.py", ".", "quick", "table1", "table2"], "chapter is 'table2'; allowed: table1, metrics, "),
     (["book/execute.py", "."], "execute.py: error: the following arguments are required: profile"),
     (["book/publish.py", "http://example.org"], "URL is 'http://example.org'; allowed: https://github.com/OWNER/NAME"),
     (["book/publish.py", "https://github.com/a/b", "c"], "URL is 'https://github.com/a/b c'; allowed: https://github"),
@@ -195,8 +196,8 @@ TARGETS = [
     (["book", "PROFILE=nonsense"], "PROFILE is nonsense; allowed: paper, quick"),
     (["book", "PROFILE="], "PROFILE is ; allowed: paper, quick"),
     (["book", "PROFILE=paper quick"], "PROFILE is paper quick; allowed: paper, quick"),
-    (["book", "PROFIL=quick"], "no variable PROFIL; allowed: FULL, PROFILE, PYTHON, URL"),
-    (["html", "profile=quick"], "no variable profile; allowed: FULL, PROFILE, PYTHON, URL"),
+    (["book", "PROFIL=quick"], "no variable PROFIL; allowed: CHAPTERS, FULL, PROFILE, PYTHON, URL"),
+    (["html", "profile=quick"], "no variable profile; allowed: CHAPTERS, FULL, PROFILE, PYTHON, URL"),
     (["boook"], "No rule to make target 'boook'"),
 ]
 
