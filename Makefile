@@ -22,7 +22,7 @@ help:  ## this list
 
 book: .venv/ready  ## train, execute all chapters or CHAPTERS (PROFILE=paper or quick), render; all under _build/
 	@$(call COPY,book)
-	@.venv/bin/python book/execute.py _build/book $(PROFILE) $(CHAPTERS)
+	@.venv/bin/python book/execute.py _build/book $(PROFILE) $$CHAPTERS
 	@$(call RENDER,book)
 	@echo "Open _build/html/index.html"
 
@@ -41,7 +41,7 @@ test: .venv/ready  ## everything that .ci/run checks
 	@.venv/bin/pytest
 
 notebooks: .venv/ready  ## refresh the committed notebooks, or CHAPTERS, and book/results at the paper profile
-	@.venv/bin/python book/execute.py . paper $(CHAPTERS)
+	@.venv/bin/python book/execute.py . paper $$CHAPTERS
 
 tune: .venv/ready  ## redo the sweeps that choose nu: nu_sweep.csv and price.csv in book/results
 	@.venv/bin/python -m ginv.tuning book/results/nu_sweep.csv

@@ -1,4 +1,4 @@
-"""Execute the chapters of a book: `python book/execute.py FOLDER PROFILE [CHAPTER ...]`, all of them without names.
+"""Execute the chapters of a book: `python book/execute.py FOLDER PROFILE [CHAPTER ...]`, all where none is named.
 
 FOLDER holds `_toc.yml` and `book/`. Each chapter, a jupytext script `book/NAME.py`, is executed by papermill in the
 folder it lies in and saved beside it as `NAME.ipynb`, with a line on it in `results/provenance.csv`. One that fails is
@@ -160,11 +160,11 @@ def main() -> None:
             f"folder is {str(arguments.folder)!r}; allowed: one with _toc.yml and book/"
         )
 
-    known = chapters(arguments.folder)
-    wanted = [f"book/{name}" for name in arguments.chapters] or known
-    if unknown := [page for page in wanted if page not in known]:
-        allowed = ", ".join(Path(page).name for page in known)
-        sys.exit(f"chapter is {Path(unknown[0]).name!r}; allowed: {allowed}")
+    known = {Path(page).name: page for page in chapters(arguments.folder)}
+    wanted = arguments.chapters or known
+    if unknown := [name for name in wanted if name not in known]:
+        allowed = ", ".join(known)
+        sys.exit(f"chapter is {unknown[0]!r}; allowed: {allowed}")
 
     from ginv.settings import announce  # here, since tests import this file too
 
@@ -172,7 +172,7 @@ def main() -> None:
         print(announce(arguments.profile), flush=True)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
-    for chapter in wanted:
+    for chapter in [page for name, page in known.items() if name in wanted]:
         start = time.perf_counter()
         print(chapter, flush=True)
         try:

@@ -1,6 +1,6 @@
 """The two networks of Section 4.1, a perceptron and the same perceptron with a weight-tied first layer.
 
-And a start for any network that makes it invariant without tying it.
+And a start that makes a network of linear layers and convolutions invariant without tying it.
 """
 
 import math
@@ -112,49 +112,53 @@ def initialise(model: nn.Module, generator: Generator | None, gain: float = 1.0)
 
 
 @torch.no_grad()
-def symmetrise(model: nn.Module, group: Group, image_shape: tuple[int, ...] = (1, *IMAGE_SHAPE)) -> None:
+def symmetrise(model: nn.Module, group: Group, input_shape: tuple[int, ...] = (1, *IMAGE_SHAPE)) -> None:
     """Make a network with random weights invariant, in place. Nothing is tied: each weight is free to leave.
 
-    Its hidden units, or channels, become orbits: unit `f * order + g` is filter f moved by g, so that moving the image
-    permutes units, and the output adds up whole orbits. Units beyond the last whole orbit become invariant. Each weight
-    is replaced by its mean over the group, which acts on both ends of a layer, times the square root of the order,
-    since the mean of so many random weights is that much smaller.
+    Its hidden layers become equivariant: unit, or channel, `f * order + g` is filter f moved by g, so that moving the
+    image permutes the units of an orbit, and the output layer weighs them alike. Units beyond the last whole orbit
+    become invariant. Each weight is replaced by its mean over the group, which acts on both ends of a layer, times the
+    square root of the order, since the mean of so many random weights is that much smaller. (Those that no element
+    moves, between units that are invariant, grow by that much.)
 
-    For linear layers, and convolutions before them under rotations, in the order of `model.modules()`, with anything
-    between them that treats units, and all pixels, alike. image_shape: `C, H, W`, as the network sees it.
-    Raises ValueError for other layers that have weights.
+    For linear layers, and convolutions before them under rotations, applied in the order of `model.modules()` to
+    images `input_shape`, `C, H, W`. Raises ValueError for other layers that have parameters, and for a linear layer
+    whose inputs are not the pixels of the image or of square channels. Not checked: that strides look at the image from
+    all sides alike, as a kernel of 4, and not of 3, does at a stride of 2 on an even image;
+    `relative_logit_invariance` of the logits says whether it worked.
     """
-    layers: list = [layer for layer in model.modules() if not [*layer.children()] and [*layer.parameters()]]
-    channels, pixels, scale = image_shape[0], image_shape[1:], math.sqrt(group.order)
+    require(isinstance(model, nn.Module), "model", model, "a torch.nn.Module")
+    require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
+    layers: list = [layer for layer in model.modules() if [*layer.parameters(recurse=False)]]
+    (channels, *shape), scale, changes = input_shape, math.sqrt(group.order), []
     for layer in layers:
         fits = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and isinstance(group, Rotations))
         require(fits, "layer", layer, "linear, and convolutions under rotations")
-        first, last = layer is layers[0], layer is layers[-1]
-        if not first:  # convolutions make the image smaller
-            pixels = (math.isqrt(layer.weight[0].numel() // channels),) * 2
+        first, last, weight = layer is layers[0], layer is layers[-1], layer.weight
         if isinstance(layer, nn.Linear):
-            fits = channels * math.prod(pixels) == layer.in_features
-            require(fits, "inputs of the linear layer", layer.in_features, f"pixels of {channels} square channels")
-        weight = layer.weight if isinstance(layer, nn.Conv2d) else layer.weight.view(-1, channels, *pixels)
-        orbit = group.orbit(weight) if weight[0, 0].numel() > 1 else weight.expand(group.order, *weight.shape)
-        if not first:
-            orbit = _permute_units(orbit, group, 2)
-        if not last:
-            orbit = _permute_units(orbit, group, 1)
-            if layer.bias is not None:
-                biases = _permute_units(layer.bias.expand(group.order, -1), group, 1)
-                layer.bias.copy_(scale * biases.mean(0))
-        layer.weight.copy_(scale * orbit.mean(0).view_as(layer.weight))
-        channels = len(layer.weight)
+            if not first:  # convolutions make the image smaller
+                shape = [math.isqrt(layer.in_features // channels)] * 2
+            size = " x ".join(map(str, (channels, *shape))) if first else f"{channels} times a square number"
+            fits = channels * math.prod(shape) == layer.in_features
+            require(fits, "inputs of the linear layer", layer.in_features, size)
+            weight = weight.unflatten(1, (channels, *shape))
+        orbit, biases = [], []
+        for g in group.elements:
+            moved = group.act(g, weight) if weight[0, 0].numel() > 1 else weight
+            moved = moved if first else moved[:, _moved_units(moved.shape[1], group, g)]
+            orbit.append(moved if last else moved[_moved_units(len(moved), group, g)])
+            if layer.bias is not None and not last:
+                biases.append(layer.bias[_moved_units(len(layer.bias), group, g)])
+        changes.append((layer.weight, scale * torch.stack(orbit).mean(0).view_as(layer.weight)))
+        if biases:
+            changes.append((layer.bias, scale * torch.stack(biases).mean(0)))
+        channels = len(weight)
+    for parameter, value in changes:  # once all layers are known to fit
+        parameter.copy_(value)
 
 
-def _permute_units(x: Tensor, group: Group, dim: int) -> Tensor:
-    """g acts on the entry of g: it moves unit f * order + h to f * order + gh. Those beyond the last orbit stay."""
-    units = torch.arange(x.shape[dim])
-    whole = units[: len(units) // group.order * group.order].view(-1, group.order)
-    rest = units[whole.numel() :]
-    moved = []
-    for g, entry in zip(group.elements, x, strict=True):
-        from_ = [group.product(group.inverse(g), h) for h in group.elements]
-        moved.append(entry.index_select(dim - 1, torch.cat([whole[:, from_].flatten(), rest])))
-    return torch.stack(moved)
+def _moved_units(units: int, group: Group, g: int) -> list[int]:
+    """Which unit g brings to each place: f * order + h goes to f * order + gh. Those beyond the last orbit stay."""
+    order, back = group.order, group.inverse(g)
+    whole = units // order * order
+    return [u - u % order + group.product(back, u % order) if u < whole else u for u in range(units)]

@@ -9,6 +9,7 @@ import naive_training
 import pandas as pd
 import pytest
 import torch
+from execute import chapters
 from torch.utils.data import DataLoader
 
 import ginv
@@ -42,6 +43,11 @@ def test_every_item_runs(monkeypatch):
     assert set(table.index[table.ratio.notna()]) == measured
     gpu = table[table.index.str.contains("CUDA")]
     assert len(gpu) == 5 and ((gpu.met == "not measured: no GPU here") != torch.cuda.is_available()).all()
+
+
+def test_the_chapters_of_the_paper_are_in_the_book():
+    known = [Path(page).name for page in chapters(ROOT)]
+    assert [name for name in known if name in bench.CHAPTERS.split()] == bench.CHAPTERS.split()
 
 
 def test_training_items_train_what_they_say(monkeypatch):

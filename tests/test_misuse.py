@@ -71,6 +71,10 @@ CALLS = {
     "MLP width": (lambda: MLP(width=0), "width is 0; allowed: integers from 1"),
     "MLP depth": (lambda: MLP(depth=2.0), "depth is 2.0; allowed: integers from 1"),
     "MLP classes": (lambda: MLP(classes=-1), "classes is -1; allowed: integers from 1"),
+    "MLP initialisation": (lambda: MLP(initialisation="glorot"), "initialisation is 'glorot'; allowed: pytorch, he"),
+    "symmetrise model": (lambda: ginv.symmetrise("x", R4), "model is 'x'; allowed: a torch.nn.Module"),
+    "symmetrise group": (lambda: ginv.symmetrise(MODEL, "R4"), "group is 'R4'; allowed: a ginv.Group, such as"),
+    "symmetrise inputs": (lambda: ginv.symmetrise(MODEL, R4), "inputs of the linear layer is 144; allowed: 1 x 36 x 36"),
     "MLP pooling": (lambda: MLP(R4, pooling="sum"), "pooling is 'sum'; allowed: max, mean, mean after ReLU"),
     "WeightTiedLinear": (lambda: ginv.WeightTiedLinear(None, 12, 12, 3), "group is None; allowed: a ginv.Group"),
     # data and training
@@ -214,17 +218,25 @@ def test_bad_targets(arguments, line, tmp_path):
         assert line.endswith(", ".join(settings.PROFILES))
 
 
-@pytest.mark.parametrize("url", ["https://github.com/a/b c", "https://github.com/a/b;touch x", "`touch x`"])
-def test_a_bad_url_reaches_no_shell(url, tmp_path):
+@pytest.mark.parametrize(
+    ("target", "value", "line"),
+    [
+        ("publish-url", "URL=https://github.com/a/b c", "allowed: https://github.com/OWNER/NAME"),
+        ("publish-url", "URL=https://github.com/a/b;touch x", "allowed: https://github.com/OWNER/NAME"),
+        ("publish-url", "URL=`touch x`", "allowed: https://github.com/OWNER/NAME"),
+        ("notebooks", "CHAPTERS=table1;touch x", "chapter is 'table1;touch'; allowed: table1, metrics, "),
+    ],
+)
+def test_a_bad_value_reaches_no_shell(target, value, line, tmp_path):
     shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("*.ipynb", "results"))
-    for name in ("Makefile", "pyproject.toml"):
+    for name in ("Makefile", "pyproject.toml", "_toc.yml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (tmp_path / ".venv/bin/python").chmod(0o755)
     (tmp_path / ".venv/ready").touch()
     before = {path.name for path in tmp_path.iterdir()}
-    done = subprocess.run(["make", "publish-url", f"URL={url}"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(["make", target, value], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[0].startswith("URL is ") and "allowed: https://github.com/OWNER/NAME" in done.stderr
+    assert " is " in done.stderr.splitlines()[0] and line in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == before
