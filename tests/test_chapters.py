@@ -258,7 +258,7 @@ def check_price(results):
     assert sorted(value.index) == [(recipe, group) for recipe in recipes for group in ("R4", "T3")]
     wt, da, he, ir, combined = (value.loc[recipe] for recipe in ("WT", "DA", "DA, He's weights", "IR", "combined"))
     assert (wt.SI > 0.999).all() and (wt.DI_under_drift < 1e-6).all()
-    # After 20 epochs already about as accurate as augmentation, and invariant, where the paper's recipe is not as accurate
+    # After 20 epochs about as accurate as augmentation, and invariant, where the paper's recipe is not as accurate
     assert combined.accuracy.between(86, 98).all() and (combined.accuracy > he.accuracy - 4).all()
     assert combined.SI.between(0.82, 0.9999).all() and (ir.SI > da.SI).all()
     assert (combined.accuracy > ir.accuracy).all() and (he.accuracy > da.accuracy).all()
