@@ -122,8 +122,8 @@ show_table(
 #   maps of all those images would fill if they were kept.
 # - *Growth*: seconds at the end of a curve that is drawn below, against the straight line through its start, of which
 #   it has to keep within a tenth.
-# - *Book*: `make book` as a whole, the chapter on {doc}`open choices <open_choices>` aside. Here the reference is a limit
-#   that we set for a machine with two cores.
+# - *Book*: `make book` for the paper itself, Table 1 to Figure 5, the proposition and the ledger. Here the reference is a
+#   limit that we set for a machine with two cores.
 
 # %% tags=["hide-input"]
 paired = timings[timings.n.isna()]
