@@ -342,8 +342,8 @@ def time_items(items: list[Item], repeats: int) -> pd.DataFrame:
 
 
 def summarise(items: list[Item], timings: pd.DataFrame) -> pd.DataFrame:
-    """A row per item: medians over its repeats. A curve is compared at its end with the straight line through 0 and
-    its start, and has to keep within a tenth of it.
+    """A row per item: medians over its repeats. The end of a curve is compared with twice the time of half as much, and
+    has to keep within a tenth of it.
     """
     rows = []
     for name, item in {item.name: item for item in items}.items():
@@ -356,7 +356,7 @@ def summarise(items: list[Item], timings: pd.DataFrame) -> pd.DataFrame:
             ratio = (times.reference / times.ours).median()
         else:
             curve, target = times.groupby("n").ours.median(), 0.9
-            ours, reference = curve.iloc[-1], curve.iloc[0] * curve.index[-1] / curve.index[0]
+            ours, reference = curve.iloc[-1], 2 * curve[curve.index[-1] / 2]
             ratio = reference / ours
         met = "" if target is None else "yes" if ratio >= target else "no"
         rows.append((name, ours, reference, ratio, target, met))

@@ -20,12 +20,13 @@ PIXELS = math.prod(IMAGE_SHAPE)
 EFFICIENCY = 0.7  # of the speed of a large matrix product, about what training and maps reach
 
 
-def training_operations(run: Run) -> float:
-    """Multiplications and additions of the matrix products of a run, on whole images and with every gx multiplied out.
+def training_operations(run: Run, pixels: int = PIXELS) -> float:
+    """Multiplications and additions of the matrix products of a run, on images of so many pixels and with every gx
+    multiplied out.
 
     A layer is used once forward and twice backward, for its weights and for its inputs; images need no gradient.
     """
-    first, rest = _layers(run)
+    first, rest = _layers(run, pixels)
     epoch = run.train_images * run.views * (2 * first + 3 * rest) + SPLITS["validation"] * (first + rest)
     return run.epochs * epoch
 
@@ -36,11 +37,11 @@ def measurement_operations(run: Run, images: int, steps: int = STEPS) -> float:
     return images * group_named(run.group).order * (2 * first + rest + steps * 2 * rest)
 
 
-def _layers(run: Run) -> tuple[int, int]:
+def _layers(run: Run, pixels: int = PIXELS) -> tuple[int, int]:
     """Operations of the first layer and of the others, for one image forward."""
     copies = group_named(run.group).order if run.method == "WT" else 1
     widths = [run.first_width or run.width, *[run.width] * (run.depth - 1), CLASSES]
-    return 2 * copies * PIXELS * widths[0], sum(2 * inputs * outputs for inputs, outputs in pairwise(widths))
+    return 2 * copies * pixels * widths[0], sum(2 * inputs * outputs for inputs, outputs in pairwise(widths))
 
 
 def operations_per_second(device: torch.device, size: int = 2048, dtype: torch.dtype = torch.float32) -> float:

@@ -57,6 +57,7 @@ def test_announce_counts_what_is_missing():
     assert announce("quick").startswith("18 of 18 runs of Table 1 and Figure 5 are missing")
 
 
+@pytest.mark.parametrize("pixels", [36 * 36, 28 * 28])
 @pytest.mark.parametrize(
     ("run", "views", "copies"),
     [
@@ -67,18 +68,18 @@ def test_announce_counts_what_is_missing():
         (Run("T6", "WT", width=32, depth=2), 1, 6),
     ],
 )
-def test_training_operations_are_those_of_the_matrix_products(run, views, copies):
+def test_training_operations_are_those_of_the_matrix_products(run, views, copies, pixels):
     """Against torch's own count, for one step of one image; of WT with the filter of every g written out."""
     run = replace(run, epochs=1, train_images=1)
-    first = nn.Linear(36 * 36, run.width * copies)
+    first = nn.Linear(pixels, run.width * copies)
     rest = MLP(width=run.width, depth=run.depth)
     with FlopCounterMode(display=False) as counter:
-        responses = first(torch.zeros(views, 36 * 36)).unflatten(1, (copies, run.width)).amax(1)
+        responses = first(torch.zeros(views, pixels)).unflatten(1, (copies, run.width)).amax(1)
         rest.output(rest.hidden(responses)).sum().backward()
     with FlopCounterMode(display=False) as validation, torch.no_grad():
-        responses = first(torch.zeros(2_000, 36 * 36)).unflatten(1, (copies, run.width)).amax(1)
+        responses = first(torch.zeros(2_000, pixels)).unflatten(1, (copies, run.width)).amax(1)
         rest.output(rest.hidden(responses))
-    assert costs.training_operations(run) == counter.get_total_flops() + validation.get_total_flops()
+    assert costs.training_operations(run, pixels) == counter.get_total_flops() + validation.get_total_flops()
 
 
 def test_measurement_operations_are_those_of_the_matrix_products():

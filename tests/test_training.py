@@ -29,7 +29,9 @@ def double_precision(monkeypatch):
     def double(*arguments):
         data = load_dataset(*arguments)
         splits = ("train", "validation", "test")
-        return replace(data, **{name: Split(getattr(data, name).images.double(), getattr(data, name).labels) for name in splits})
+        return replace(
+            data, **{name: Split(getattr(data, name).images.double(), getattr(data, name).labels) for name in splits}
+        )
 
     monkeypatch.setattr(ginv.training, "load_dataset", double)
     torch.set_default_dtype(torch.float64)
