@@ -173,7 +173,7 @@ def test_a_part_of_a_stack_goes_on_too(interrupt):
     assert len(rest) == 2 * (EPOCHS - 5)
     together = train_stack([runs[i] for i in (1, 0, 2)], device=torch.device("cpu"), progress=False)
     for a, b in zip(weights_apart, weights({r.run: r for r in together}), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        assert (a - b).norm() < 0.01 * b.norm()  # one ReLU that rounding switches moves less, another seed far more
 
 
 def test_between_two_records_nothing_is_trained_again(interrupt, monkeypatch):
