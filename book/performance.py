@@ -23,7 +23,7 @@
 # - The operations of a training, counted.
 # - A table of speeds, each against something that was timed on the same machine, in turn with it: a large matrix product,
 #   the loop that one would write first, captum.
-# - What keeps the aims that are missed out of reach.
+# - The aims that are missed, and what the machine would allow.
 # - Where the time goes, and how it grows.
 # - What reduced precision would save and what it would move.
 #
@@ -95,10 +95,10 @@ data = ginv.load_dataset()
 images = torch.cat([data.train.images, data.validation.images])
 
 
-def operations(run, without_border=False):
-    group = ginv.group_named(run.group)
-    shape = Window.around(images, group).shape if without_border else (36, 36)
-    return costs.training_operations(run, shape[0] * shape[1])
+def done_operations(run):
+    """Without the border."""
+    rows, columns = Window.around(images, ginv.group_named(run.group)).shape
+    return costs.training_operations(run, rows * columns)
 
 
 # %%
@@ -107,24 +107,20 @@ runs = {
     for name in settings.groups
     for method in METHODS
 }
-counted, done = (
-    pd.Series({key: operations(run, less) for key, run in runs.items()})
-    for less in (False, True)
-)
+counted = pd.Series(runs).map(costs.training_operations)
+done = pd.Series(runs).map(done_operations)
+over_da = counted / counted.xs("DA", level=1).reindex(counted.index, level=0)
 
 # %%
-columns = {
-    "operations (10¹²)": counted / 1e12,
-    "over DA": counted
-    / counted.xs("DA", level=1).reindex(counted.index, level=0),
-    "of them done": done / counted,
-}
-both = pd.DataFrame(columns).rename_axis(["group", "method"])
-show_table(
-    both,
-    f"One training run of {runs[settings.groups[0], 'DA'].epochs} epochs",
-    2,
-)
+work = pd.DataFrame(
+    {
+        "operations (10¹²)": counted / 1e12,
+        "over DA": over_da,
+        "share that is done": done / counted,
+    }
+).rename_axis(["group", "method"])
+epochs = runs[settings.groups[0], "DA"].epochs
+show_table(work, f"One training run of {epochs} epochs", 2)
 
 # %% [markdown]
 # ## Speeds
@@ -136,7 +132,7 @@ show_table(
 # - *Training*: seconds for an epoch of a run, stacked over four seeds, two stacks side by side; shuffling,
 #   augmentation and validation included. The reference is the counted operations at the speed of a float32 product of
 #   $4096 \times 4096$ matrices.
-# - *A plain loop*: a `DataLoader` in its own process, torchvision's transforms, one network at a time. It is in
+# - *A plain loop*: a `DataLoader` without workers, torchvision's transforms, one network at a time. It is in
 #   `benchmarks/naive_training.py`.
 # - *Maps*: integrated gradients of 50 steps, against captum's in batches of 256 images.
 # - *Measure*: `ginv.measure` of the DA network, against `benchmarks/naive_measure.py`, which takes captum's maps and then
@@ -149,9 +145,7 @@ show_table(
 #   Its memory is that of the largest process.
 
 # %% tags=["hide-input"]
-shift = bench.index.str.contains(
-    "shift"
-)  # of Table 1, by less precision: below
+shift = bench.index.str.contains("shift")  # shown under less precision
 paired = timings[timings.n.isna()]
 ratios = (paired.reference / paired.ours).groupby(paired.item)
 repeated = ratios.size() > 1
@@ -166,19 +160,19 @@ show_table(rows, f"On {timings.threads.max()} threads", 3)
 
 # %% tags=["hide-input"]
 one_epoch = ginv.Run(epochs=1)
-speed = operations(one_epoch) / bench.reference["training DA R4"]
-share = {
-    item: rows.ratio[item] * operations(run, True) / operations(run)
-    for (name, method), run in runs.items()
-    if (item := f"training {method} {name}") in rows.index
+epoch = costs.training_operations(one_epoch)
+speed = epoch / bench.reference["training DA R4"]
+reached = {
+    f"{method} {name}": rows.ratio[f"training {method} {name}"] * part
+    for (name, method), part in (done / counted).items()
 }
-below = [item for item, value in share.items() if value < 0.7]
+below = [name for name, value in reached.items() if value < 0.7]
 aimed = rows[rows.target.notna()]
 missed = aimed[aimed.met == "no"]
 lines = [
     f"- Of {len(aimed)} aims {len(aimed) - len(missed)} are met.",
     f"- The machine did {speed / 1e9:.0f} GFLOP/s in the large product. Counting only what is done, the border left "
-    f"out, training reaches {min(share.values()):.2f} to {max(share.values()):.2f} of that; "
+    f"out, training reaches {min(reached.values()):.2f} to {max(reached.values()):.2f} of that; "
     + (f"below 0.7: {', '.join(below)}." if below else "none is below 0.7."),
 ]
 lines += [
@@ -188,7 +182,7 @@ lines += [
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# ## What is out of reach
+# ## What is missed
 #
 # An aim may be missed because the work is done slowly, or because there is too much of it. The table tells the two apart:
 # beside each aim that is missed is the ratio that the same work would reach if all its products, as counted, went at the
@@ -205,14 +199,14 @@ def test_images(settings):
 
 
 paper = test_images(ginv.Settings()).items()
-training = sum(operations(run) for run, n in paper)
+training = sum(costs.training_operations(run) for run, n in paper)
 measuring = sum(costs.measurement_operations(run, n) for run, n in paper)
 
 # %%
 maps = costs.measurement_operations(one_epoch, 1000)
 least = {
-    "training DA R4 stacked, against a plain loop": operations(one_epoch),
-    "training DA R4 alone, against a plain loop": operations(one_epoch),
+    "training DA R4 stacked, against a plain loop": epoch,
+    "training DA R4 alone, against a plain loop": epoch,
     "maps MLP, 1000 images": maps / 4,  # measured on orbits of 4
     "measure R4, 1000 images": maps,
     "book from nothing, minutes": (training + measuring) / 60,
@@ -227,14 +221,15 @@ out_of_reach.columns = ["ratio", "aim", "ratio at the speed of the product"]
 show_table(out_of_reach, "The aims that are missed, and their bounds", 3)
 
 # %% [markdown]
-# What takes the rest of the time differs:
+# What takes the rest of the time is not in the table; a profiler says it:
 #
-# - *Training* spends about half of its time in products, and those of 512 rows do not reach the speed of the large one. The
-#   rest waits for memory: gathering images, biases, ReLUs, the loss, Adam. The faster a machine multiplies, the more this
-#   weighs. It is also what the *stacked* loop and most of the *book* lack.
-# - A network *alone* has products of $512 \times 128$, too small to keep the cores busy; more seeds at once is what helps.
-# - *Maps* and *measure* have products of 128 columns, and between two of them each activation is read and written
-#   again for its ReLU.
+# - *Training*: the products of a batch are too thin for the speed of the large one. Between them, gathering images, biases,
+#   ReLUs, the loss and Adam wait for memory, and weigh more the faster a machine multiplies. It is also what the *stacked*
+#   loop and most of the *book* lack.
+# - A network trained *alone* splits each of these products over the cores, which then wait for each other. More seeds at
+#   once is what helps.
+# - *Maps* and *measure*: between two products of 128 columns each activation is read and written again for its ReLU. A part
+#   of *measure* turns and smooths maps.
 
 # %% [markdown]
 # ## Where the time goes
@@ -365,7 +360,7 @@ shifts = shifts[["ours", "reference", "met"]].replace(
     {"met": {"no": "yes", "yes": "no"}}
 )
 shifts.columns = ["shift", "spread", "more than the spread"]
-show_table(shifts, "What bfloat16 moves (accuracy in points)", 3)
+show_table(shifts, "What bfloat16 moves (accuracy in points)", 4)
 
 # %% tags=["hide-input"]
 far = shifts[shifts["more than the spread"] == "yes"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ginv.training import Run
 
 PIXELS = math.prod(IMAGE_SHAPE)
-EFFICIENCY = 0.7  # of the speed of a large matrix product, about what training and maps reach
+EFFICIENCY = 0.6  # of the speed of a large matrix product; training and maps reach less where products are fast
 
 
 def training_operations(run: Run, pixels: int = PIXELS) -> float:

@@ -28,10 +28,8 @@ def double_precision(monkeypatch):
 
     def double(*arguments):
         data = load_dataset(*arguments)
-        splits = ("train", "validation", "test")
-        return replace(
-            data, **{name: Split(getattr(data, name).images.double(), getattr(data, name).labels) for name in splits}
-        )
+        train, validation = (Split(part.images.double(), part.labels) for part in (data.train, data.validation))
+        return replace(data, train=train, validation=validation)
 
     monkeypatch.setattr(ginv.training, "load_dataset", double)
     torch.set_default_dtype(torch.float64)
