@@ -156,7 +156,13 @@ table = table[
     ["ours", "reference", "ratio", "smallest", "largest", "target", "met"]
 ]
 rows = table[table.ratio.notna() & ~shift].fillna({"met": ""})
-show_table(rows, f"On {timings.threads.max()} threads", 3)
+wrap = {
+    "selector": "th.row_heading",
+    "props": "white-space: normal; text-align: left; min-width: 8em",
+}
+show_table(rows, f"On {timings.threads.max()} threads", 3).set_table_styles(
+    [wrap], overwrite=False
+)
 
 # %% tags=["hide-input"]
 one_epoch = ginv.Run(epochs=1)
@@ -214,11 +220,13 @@ least = {
 bound = missed.reference / (pd.Series(least) / speed)  # of training rows 1
 
 # %% tags=["hide-input"]
-out_of_reach = missed[["ratio", "target"]].assign(
+bounds = missed[["ratio", "target"]].assign(
     bound=bound.reindex(missed.index).fillna(1)
 )
-out_of_reach.columns = ["ratio", "aim", "ratio at the speed of the product"]
-show_table(out_of_reach, "The aims that are missed, and their bounds", 3)
+bounds.columns = ["ratio", "aim", "at the speed of the product"]
+show_table(
+    bounds, "The aims that are missed, and their bounds", 3
+).set_table_styles([wrap], overwrite=False)
 
 # %% [markdown]
 # What takes the rest of the time is not in the table; a profiler says it:
