@@ -105,12 +105,12 @@ def saliency_map(attribution: Tensor, *, threshold: float = THRESHOLD, sigma: fl
     require(isinstance(threshold, int | float) and 0 <= threshold <= 1, "threshold", threshold, "0 to 1")
     require(isinstance(sigma, int | float) and 0 <= sigma < math.inf, "sigma", sigma, "0 or more")
     size = attribution.abs()
-    saliency = torch.where(size < threshold * size.amax((-3, -2, -1), keepdim=True), 0, size)
+    saliency = size.masked_fill_(size < threshold * size.amax((-3, -2, -1), keepdim=True), 0)
     return _blur(saliency, sigma) if sigma else saliency
 
 
 def _blur(x: Tensor, sigma: float) -> Tensor:
     side = float(np.exp(-0.5 / sigma**2))
     for dim in (-2, -1):
-        x = (x + side * (x.roll(1, dim) + x.roll(-1, dim))) / (1 + 2 * side)
+        x = (x.roll(1, dim).add_(x.roll(-1, dim)) * side).add_(x).div_(1 + 2 * side)
     return x
