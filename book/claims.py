@@ -698,7 +698,7 @@ show("3.1", "3.2")
 # The forms are compared as the paper compares them, each at the $\nu$ that brings its SI to 0.95 (or nearest to it,
 # where none does), and seed by seed. SI itself is then about equal, so invariance is compared by measures that were not
 # tuned and do not depend on the size of the logits. The values of $\nu$ are a factor 1.8 apart, and a form that just
-# misses the target at one of them is taken at the next, which costs it accuracy.
+# misses the target at one of them is taken at the next, which costs it accuracy and may make it the more invariant.
 
 # %% tags=["hide-input"]
 FORMS = ("logit", "kl", "normalised")
@@ -1069,7 +1069,8 @@ del data
 
 # %% [markdown]
 # The weight of the regulariser is tuned such that SI reaches 0.95, here and for all its forms in Section 4.4. Can it be?
-# The sweep is on validation images; whether IR keeps what was tuned on the test images is asked in Section 4.2.
+# The sweep is on validation images and may have a single seed at a $\nu$; whether IR keeps what was tuned on the test
+# images is asked in Section 4.2.
 
 
 # %% tags=["hide-input"]

@@ -875,7 +875,8 @@ settings.save(numbers[columns], results, page)
 # What Section 4.3 says, and whether it is so here. The words are as fixed above: *rapidly* is DI doubled at a drift of
 # 0.1; *low* is below DA without drift; accuracy ratios differ if by more than twice the standard error; and accuracy is
 # on the line if the interval of the correlation lies above 0 over all networks and, where there is one, within each
-# group.
+# group. The {doc}`ledger <claims>` asks more: an interval over pairs of networks of one seed, and for the line half of the
+# variance. What is *reproduced* here may be *partly* or *not reproduced* there.
 
 
 # %%

@@ -833,7 +833,7 @@ def enough(rows):
         f"- **{GROUP_NAMES[rows.group.iloc[0]]}.** The path to an image has {exact.pieces.mean():.0f} pieces "
         f"on average. Fifty steps miss {100 * fifty.error.max():.2f} % of the attributions and {100 * fifty.gap.max():.2f} % "
         f"of completeness for the worst of the three networks, and move SI by no more than "
-        f"{(fifty.SI - exact.SI).abs().max():.3f}; the exact sum misses {exact.gap.max():.0e} of completeness."
+        f"{(fifty.SI - exact.SI).abs().max():.0e}; the exact sum misses {exact.gap.max():.0e} of completeness."
     )
 
 
@@ -880,6 +880,7 @@ def spread(name):
         table[table.metric == "SI"].groupby(["group", "method"]).value.std(),
     )
     off = (samples[name, "WT"].SI < 0.999).sum()
+    why = ": presumably a pixel just at the threshold, which rounding puts on either side"
     right, classes = da[da.accuracy == 100], by_class[name, "DA"]
     sure = (
         f" Between seeds its mean deviates by {seeds_apart[name, 'DA']:.3f}."
@@ -891,7 +892,7 @@ def spread(name):
         f"means run from {classes.min():.2f} (class {classes.idxmin()}) to {classes.max():.2f} (class {classes.idxmax()})."
         f"{sure} Of the {len(right):,} images that DA names right in *every* orientation the mean SI is "
         f"{right.SI.mean():.2f} (of all images: {da.SI.mean():.2f}), and {100 * (right.SI >= 0.95).mean():.1f} % have an SI of 0.95 or more. Under WT {off:,} "
-        f"of {len(da):,} images fall below 0.999: presumably a pixel just at the threshold, which rounding puts on either side."
+        f"of {len(da):,} images fall below 0.999{why if off else ''}."
     )
 
 
@@ -1083,7 +1084,7 @@ Markdown("\n".join(found(acting) for acting in groups))
 
 # %% [markdown]
 # This is why a high accuracy over the orbit is not invariance. Accuracy asks one thing of each orientation: that it lands
-# on the right side of a boundary. A network meets that demand as well by learning every orientation apart, each with its
+# on the right side of a boundary. A network can meet that demand as well by learning every orientation apart, each with its
 # own strokes to look at and its own place in the last layer, as long as all those places bear the same name. WT has one
 # place and one set of strokes, and no way of giving two answers. As long as you look at answers alone,
 # on images like those of the training, the two are the same to you. LI, DI and SI are three ways of not looking at answers

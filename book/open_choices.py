@@ -956,6 +956,6 @@ Markdown(
 )
 
 # %% [markdown]
-# The order of the three methods is what the paper is about, and it can be read off each row of the tables above. The
+# The order of the three methods is what the paper is about, and nearly every row of the tables above has it. The
 # numbers are another matter: a number of LI, DI or SI means something only with its convention, and a comparison across
 # papers that does not state it compares conventions.

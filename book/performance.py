@@ -232,8 +232,8 @@ show_table(
 # What takes the rest of the time is not in the table; a profiler says it:
 #
 # - *Training*: the products of a batch are too thin for the speed of the large one. Between them, gathering images, biases,
-#   ReLUs, the loss and Adam wait for memory, and weigh more the faster a machine multiplies. It is also what the *stacked*
-#   loop and most of the *book* lack.
+#   ReLUs, the loss and Adam wait for memory, and weigh more the faster a machine multiplies. Training is most of the *book*,
+#   too.
 # - A network trained *alone* splits each of these products over the cores, which then wait for each other. More seeds at
 #   once is what helps.
 # - *Maps* and *measure*: between two products of 128 columns each activation is read and written again for its ReLU. A part

@@ -1093,7 +1093,7 @@ means = over_seeds.mean().unstack()
 # %% [markdown]
 # ### Figure 5
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Figure 5 of the paper, on a logarithmic axis, and below it the accuracy. A marker per seed, a bar at the mean. A marker far below the others of its form is a network that no longer works.", "name": "fig-5"}, "image": {"alt": "Largest singular value of the Jacobian and accuracy for data augmentation and the three forms of the regulariser, one column per group"}}}
+# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Figure 5 of the paper, on a logarithmic axis, and below it the accuracy. A marker per seed, a bar at the mean.", "name": "fig-5"}, "image": {"alt": "Largest singular value of the Jacobian and accuracy for data augmentation and the three forms of the regulariser, one column per group"}}}
 SHOWN = ["DA", *(f"IR, {form}" for form in FORMS)]
 figure, axes = plt.subplots(
     2, len(settings.groups), figsize=(8, 4.8), squeeze=False, sharey="row"
@@ -1144,9 +1144,9 @@ show_table(
 # A smaller $\sigma_\max$ alone does not say. The network may have smaller logits; or it may have gone blind to the
 # group's own directions, which is what it was asked for; or to all. The figure lays everything on one axis, relative to
 # DA, the bare sensitivities and then the same per unit of logit scale, with WT to show what a network looks like that is
-# blind to the group and to nothing else. The mean over seeds is a geometric one.
+# blind to the group and to little else. The mean over seeds is a geometric one.
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Sensitivity of the regularised networks and of WT relative to DA: left of 1 is less sensitive. Below the dotted line everything is divided by the logit scale. All the way to the orbit WT does not respond at all, so it is missing there.", "name": "fig-blind"}, "image": {"alt": "Dot plot on a logarithmic axis of eight sensitivities relative to data augmentation, three markers for the forms of the regulariser, one panel per group"}}}
+# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Sensitivity of the regularised networks and of WT relative to DA: left of 1 is less sensitive. Below the dotted line everything is divided by the logit scale. All the way to the orbit WT does not respond at all, so it is missing there.", "name": "fig-blind"}, "image": {"alt": "Dot plot on a logarithmic axis of sensitivities relative to data augmentation, a marker for each form of the regulariser and for weight-tying, one panel per group"}}}
 STEPS = {
     "sigma_max": "σ_max",
     "step_to_orbit": "step to orbit",
@@ -1309,9 +1309,9 @@ def found(name):
     ]
     lines = [f"- **{GROUP_NAMES[name]}.** "]
     for metric, text in {
-        "sigma_max": "σ_max is below that of DA",
-        "sigma_max_over_scale": "σ_max over the logit scale is below that of DA",
-        "accuracy": "accuracy is below that of DA",
+        "sigma_max": "the mean of σ_max is below that of DA",
+        "sigma_max_over_scale": "the mean of σ_max over the logit scale is below that of DA",
+        "accuracy": "the mean accuracy is below that of DA",
     }.items():
         below, above = compared(name, metric)
         lines.append(
@@ -1324,7 +1324,7 @@ def found(name):
         )
     if missed:
         lines.append(
-            f"No ν of the sweep brought {', '.join(missed)} to SI {ginv.tuning.TARGET}."
+            f"In the sweep, on validation images, no ν brought {', '.join(missed)} to SI {ginv.tuning.TARGET}."
         )
     return "".join(lines)
 
