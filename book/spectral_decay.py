@@ -1309,9 +1309,9 @@ def found(name):
     ]
     lines = [f"- **{GROUP_NAMES[name]}.** "]
     for metric, text in {
-        "sigma_max": "the mean of σ_max is below that of DA",
-        "sigma_max_over_scale": "the mean of σ_max over the logit scale is below that of DA",
-        "accuracy": "the mean accuracy is below that of DA",
+        "sigma_max": "The mean of σ_max is below that of DA",
+        "sigma_max_over_scale": "The mean of σ_max over the logit scale is below that of DA",
+        "accuracy": "The mean accuracy is below that of DA",
     }.items():
         below, above = compared(name, metric)
         lines.append(
