@@ -47,7 +47,7 @@ tune: .venv/ready  ## redo the sweeps that choose nu: nu_sweep.csv and price.csv
 	@.venv/bin/python -m ginv.tuning book/results/nu_sweep.csv
 	@.venv/bin/python -m ginv.sweep book/price.yaml book/results/price.csv
 
-bench: .venv/ready  ## measure what all costs: book/results/bench.csv; FULL=1: the paper's chapters, too, over an hour
+bench: .venv/ready  ## measure what all costs: book/results/bench.csv; FULL=1: the paper's chapters, too, most of an hour
 	@.venv/bin/python benchmarks/bench.py $(if $(FULL),--full)
 
 publish-url: .venv/ready  ## URL=https://github.com/OWNER/NAME: put the public address everywhere

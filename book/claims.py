@@ -244,6 +244,7 @@ STYLE = """<style>
 </style>"""
 
 
+# %% tags=["hide-input"]
 def result_of(row):
     """Value, interval, threshold and verdict of a row."""
     mark, _, colour = MARKS[row.verdict]
@@ -259,6 +260,7 @@ def result_of(row):
     )
 
 
+# %% tags=["hide-input"]
 def show(*sections):
     """The rows of some sections; groups of one claim share a line."""
     lines = {}
@@ -407,6 +409,7 @@ def one_class(name):
     return at(name, "DA", "all_right") + at(name, "DA", "same_wrong")
 
 
+# %% tags=["hide-input"]
 each_group(
     "same-prediction-wt",
     "1",
@@ -513,6 +516,7 @@ def within_reach(name):
     )
 
 
+# %% tags=["hide-input"]
 def share_of_decay(name, metric):
     """How much of the change from DA to IR weight decay makes, per seed."""
     for seed in settings.seeds[:2]:
@@ -521,6 +525,7 @@ def share_of_decay(name, metric):
         yield (with_decay(name, seed, metric) - rows["DA"]) / change
 
 
+# %% tags=["hide-input"]
 DECAY = "spectral_decay.html#is-it-a-large-weight-decay"
 for metric, words in {"accuracy": "costs accuracy", "SI": "raises SI"}.items():
     text = f"IR has an effect similar to a large weight decay: it {words}."
@@ -841,6 +846,7 @@ def kept_on_orbit_sums(W, x, gx):
     return ((decayed(W, x - gx, 100) @ v).norm() / (W @ v).norm()).item()
 
 
+# %% tags=["hide-input"]
 PAGE = "spectral_decay.html"
 each_group(
     "prop-gradient",
@@ -936,6 +942,7 @@ each_group(
 )
 
 
+# %% tags=["hide-input"]
 def start_over(name, method):
     rows = spectral.sigma_max[name]
     return rows["untrained"] / rows[method]
@@ -1413,6 +1420,7 @@ FIGURE4 = "drift.html#figure-4"
 UNSCALED = "drift.html#is-it-only-the-scale"
 
 
+# %% tags=["hide-input"]
 def second_half(name, method, metric):
     """Mean over β >= 0.5, a value per seed."""
     rows = drifted.loc[name, method][metric].unstack("beta")
@@ -1428,6 +1436,7 @@ def growth(name, metric):
     return at(name, "DA", metric, SLIGHT) / at(name, "DA", metric)
 
 
+# %% tags=["hide-input"]
 for metric, words in ERRORS.items():
     each_group(
         f"da-deteriorates-{metric.lower()}".replace("_", "-"),

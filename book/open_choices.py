@@ -867,6 +867,7 @@ otherwise = {
     / (groups[name].order - 1)
     for name in groups
 }
+# %% tags=["hide-input"]
 lines = [
     f"- **Readings.** {len(search):,} were tried, {len(turned):,} of them turn maps back. Of these, "
     f"{alone} within the paper's ±, and {within.all(axis=1).sum():,} meet "
@@ -956,6 +957,6 @@ Markdown(
 )
 
 # %% [markdown]
-# The order of the three methods is what the paper is about, and nearly every row of the tables above has it. The
+# The order of the three methods is what the paper is about: look for it in the rows of the tables above. The
 # numbers are another matter: a number of LI, DI or SI means something only with its convention, and a comparison across
 # papers that does not state it compares conventions.

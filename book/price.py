@@ -415,6 +415,7 @@ def he_s_gain(name, method):
     return he.accuracy.item() - own.accuracy.item()
 
 
+# %% tags=["hide-input"]
 ablations = {
     (name, text): ablated(name, recipe)
     for name in settings.groups

@@ -1143,8 +1143,8 @@ show_table(
 #
 # A smaller $\sigma_\max$ alone does not say. The network may have smaller logits; or it may have gone blind to the
 # group's own directions, which is what it was asked for; or to all. The figure lays everything on one axis, relative to
-# DA, the bare sensitivities and then the same per unit of logit scale, with WT to show what a network looks like that is
-# blind to the group and to little else. The mean over seeds is a geometric one.
+# DA, the bare sensitivities and then the same per unit of logit scale, with WT to show what a network looks like that was
+# built blind to the group. The mean over seeds is a geometric one.
 
 # %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Sensitivity of the regularised networks and of WT relative to DA: left of 1 is less sensitive. Below the dotted line everything is divided by the logit scale. All the way to the orbit WT does not respond at all, so it is missing there.", "name": "fig-blind"}, "image": {"alt": "Dot plot on a logarithmic axis of sensitivities relative to data augmentation, a marker for each form of the regulariser and for weight-tying, one panel per group"}}}
 STEPS = {

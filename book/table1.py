@@ -438,8 +438,7 @@ for (name, method), row in (
 # SI. So each reading follows from the table above. One thing follows without any run: maps are never negative, so with such pairs
 # in, SI is at least $1/n$ unless maps are empty. The paper's 0.17 for R4 is below ¼: its SI cannot have them in. Table 1
 # above keeps them in, and $\nu$ was tuned so; a verdict on SI holds for that reading alone. No one convention does for
-# all: LI of DA for R4 fits with these pairs in, and the paper's SI for R4 must leave them out. LI of DA for T3 varies too much
-# from seed to seed to choose between them.
+# all: LI of DA was read with these pairs in, and the paper's SI for R4 must leave them out. The table has every reading.
 
 # %%
 n = means.index.get_level_values("group").map(
