@@ -22,7 +22,7 @@ help:  ## this list
 
 book: .venv/ready  ## train, execute all chapters or CHAPTERS (PROFILE=paper or quick), render; all under _build/
 	@$(call COPY,book)
-	@.venv/bin/python book/execute.py _build/book $(PROFILE) $$CHAPTERS
+	@.venv/bin/python tools/execute.py _build/book $(PROFILE) $$CHAPTERS
 	@$(call RENDER,book)
 	@echo "Open _build/html/index.html"
 
@@ -41,17 +41,17 @@ test: .venv/ready  ## everything that .ci/run checks
 	@.venv/bin/pytest
 
 notebooks: .venv/ready  ## refresh the committed notebooks, or CHAPTERS, and book/results at the paper profile
-	@.venv/bin/python book/execute.py . paper $$CHAPTERS
+	@.venv/bin/python tools/execute.py . paper $$CHAPTERS
 
-tune: .venv/ready  ## redo the sweeps that choose nu: nu_sweep.csv and price.csv in book/results
-	@.venv/bin/python -m ginv.tuning book/results/nu_sweep.csv
-	@.venv/bin/python -m ginv.sweep book/price.yaml book/results/price.csv
+tune: .venv/ready  ## redo the search for nu, ginv/runs/nu_sweep.csv, and the runs of book/price.yaml
+	@.venv/bin/python tools/tune.py
+	@.venv/bin/python -m ginv.runs.grid book/price.yaml book/results/price.csv
 
 bench: .venv/ready  ## measure what all costs: book/results/bench.csv; FULL=1: the paper's chapters, too, most of an hour
-	@.venv/bin/python benchmarks/bench.py $(if $(FULL),--full)
+	@.venv/bin/python tools/bench.py $(if $(FULL),--full)
 
 publish-url: .venv/ready  ## URL=https://github.com/OWNER/NAME: put the public address everywhere
-	@.venv/bin/python book/publish.py $${URL:+"$$URL"}
+	@.venv/bin/python tools/publish.py $${URL:+"$$URL"}
 
 clean:  ## remove the environment and all that was built; trained runs stay in the store
 	@rm -rf .venv _build

@@ -60,12 +60,14 @@ from IPython.display import HTML, Markdown
 from scipy import stats
 
 import ginv
-from ginv import costs
-from ginv.figures import use_style
-from ginv.tuning import TARGET
+from ginv.pages import Settings, refuse_unknown
+from ginv.pages.figures import use_style
+from ginv.pages.paper import printed_table, room
+from ginv.runs import costs
+from ginv.runs.nu import TARGET, read_sweep
 
-ginv.refuse_unknown(In)  # a parameter by a wrong name
-settings = ginv.Settings(profile, group, seeds, device, results)
+refuse_unknown(In)  # a parameter by a wrong name
+settings = Settings(profile, group, seeds, device, results)
 use_style()
 
 # %% [markdown]
@@ -90,7 +92,7 @@ extra = read("metrics", "group", "method", "seed")
 drifted = read("drift", "group", "method", "seed", "beta")
 spectral = read("spectral", "group", "method", "seed")
 linear = read("proposition", "group")
-sweep = ginv.tuning.read_sweep()
+sweep = read_sweep()
 
 # %%
 Markdown(
@@ -120,12 +122,7 @@ Markdown(
 
 
 # %%
-OPERATORS = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-}
+OPERATORS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
 def holds(value, threshold):
@@ -145,9 +142,7 @@ def judge(value, low, high, threshold):
     alone = math.isnan(low) or " to " in threshold
     ends = (value,) if alone else (low, high)
     found = {holds(end, threshold) for end in ends}
-    return {(True,): "reproduced", (False,): "not reproduced"}.get(
-        tuple(found), "partly"
-    )
+    return {(True,): "reproduced", (False,): "not reproduced"}.get(tuple(found), "partly")
 
 
 # %%
@@ -213,9 +208,7 @@ def claim(id, section, text, test, values, threshold, why, where=""):
 
 
 # %%
-def each_group(
-    id, section, text, test, values, threshold, why, where="", given=()
-):
+def each_group(id, section, text, test, values, threshold, why, where="", given=()):
     """A row per group; values, and threshold if need be, depend on its name."""
     for name in settings.groups:
         limit = threshold(name) if callable(threshold) else threshold
@@ -255,9 +248,7 @@ def result_of(row):
         if not math.isnan(row.low):
             numbers += f" [{row.low:.3g}, {row.high:.3g}]"
         numbers += f"; claimed: {escape(row.threshold)}<br>"
-    return (
-        f'<div id="{row.id}"><small>{row.id}</small><br>{numbers}{sign}</div>'
-    )
+    return f'<div id="{row.id}"><small>{row.id}</small><br>{numbers}{sign}</div>'
 
 
 # %% tags=["hide-input"]
@@ -290,25 +281,11 @@ def show(*sections):
 # names.
 
 # %%
-METRICS = ["accuracy", "LI", "DI", "SI"]
-PRINTED = {
-    ("R4", "WT"): "94.6 0.1 0.00 0.0 0.0 0.0 1.00 0.00",
-    ("R4", "DA"): "94.0 0.5 98.6 5.4 0.3 0.1 0.17 0.04",
-    ("R4", "IR"): "87.9 0.8 0.02 0.0 0.0 0.0 0.95 0.03",
-    ("T3", "WT"): "96.6 0.1 0.0 0.0 0.0 0.0 1.00 0.0",
-    ("T3", "DA"): "96.2 0.2 50.8 6.8 0.1 0.0 0.57 0.08",
-    ("T3", "IR"): "93.1 0.1 0.01 0.0 0.0 0.0 0.95 0.07",
-}
-cells = {
-    (*key, metric): tuple(row.split()[2 * i : 2 * i + 2])
-    for key, row in PRINTED.items()
-    for i, metric in enumerate(METRICS)
-}
+printed = printed_table()
 
 
-# %%
 def paper(name, method, metric):
-    return float(cells[name, method, metric][0])
+    return printed["mean"][name, method, metric]
 
 
 def halfway_accuracy(name):
@@ -395,9 +372,7 @@ each_group(
 # looser one asks for a typical image only.
 
 # %% tags=["hide-input"]
-ALIKE = (
-    "share of images given one class in all orientations, by DA, without drift"
-)
+ALIKE = "share of images given one class in all orientations, by DA, without drift"
 
 
 def at(name, method, metric, beta=0.0):
@@ -444,7 +419,7 @@ each_group(
 # %% [markdown]
 # Then the introduction sets costs apart: weight-tying "incurs high computational and memory costs", learning does not.
 # No number is given, so *more* is what is tested. Operations are those of the matrix products of a training
-# (`ginv.costs` counts them), memory is what autograd keeps of one batch for the backward pass, counted here. IR is
+# (`ginv.runs.costs` counts them), memory is what autograd keeps of one batch for the backward pass, counted here. IR is
 # learning, too, and looks at every image twice.
 
 
@@ -511,9 +486,7 @@ def with_decay(name, seed, metric):
 def within_reach(name):
     """Whether some weight decay brings sigma_max down to that of IR."""
     sigmas = spectral.loc[name].sigma_max.groupby("method").mean()
-    return (
-        sigmas[sigmas.index.str.startswith("DA")].min() <= sigmas["IR, logit"]
-    )
+    return sigmas[sigmas.index.str.startswith("DA")].min() <= sigmas["IR, logit"]
 
 
 # %% tags=["hide-input"]
@@ -532,9 +505,7 @@ for metric, words in {"accuracy": "costs accuracy", "SI": "raises SI"}.items():
     for name in settings.groups:
         row = f"like-weight-decay-{metric.lower()}-{name}", "1", text
         if not within_reach(name):
-            untestable(
-                *row, "The strongest weight decay here leaves a larger σ_max."
-            )
+            untestable(*row, "The strongest weight decay here leaves a larger σ_max.")
             continue
         claim(
             *row,
@@ -787,10 +758,7 @@ show("3.3")
 
 # %%
 digits = ginv.load_dataset().train.images[:4, 0].double()
-INITS = {
-    "glorot": torch.nn.init.xavier_uniform_,
-    "he": torch.nn.init.kaiming_normal_,
-}
+INITS = {"glorot": torch.nn.init.xavier_uniform_, "he": torch.nn.init.kaiming_normal_}
 
 
 def sigma(W):
@@ -1042,9 +1010,7 @@ def off_scale(data):
 # %% tags=["hide-input"]
 for source in ginv.data.DATASETS:
     data = ginv.load_dataset(source)
-    row = dict(
-        section="4.1", where="table1.html#one-digit-all-its-orientations"
-    )
+    row = dict(section="4.1", where="table1.html#one-digit-all-its-orientations")
     claim(
         f"splits-{source}".lower(),
         text="36 x 36 pixels, nine classes, splits of 10k / 2k / 50k.",
@@ -1119,35 +1085,23 @@ show("4.1")
 
 
 # %%
-def allowance(ours, spread, *digits):
-    """Twice the standard error of the difference, and half a digit."""
-    sd = ours.std() if len(ours) > 1 else spread
-    error = (sd**2 / len(ours) + spread**2 / 4) ** 0.5
-    return 2 * error + sum(digits)
-
-
-def half_digit(text):
-    return 0.5 * 10.0 ** -len(text.partition(".")[2])
-
-
-def around(centre, reach):
+def around(centre, ours, *rows):
+    """The means of ours that agree with what these rows of the paper's table give."""
+    reach = room(ours.std(), len(ours), *rows)
     return f"{rounded(centre - reach):g} to {rounded(centre + reach):g}"
 
 
 # %% tags=["hide-input"]
-for (name, method, metric), (mean, sd) in cells.items():
+for (name, method, metric), row in printed.iterrows():
     if name in settings.groups:
         ours = of(name, method)[metric] * (2 if metric == "LI" else 1)
-        spread = float(sd) + half_digit(sd)
-        reach = allowance(ours, spread, half_digit(mean))
         claim(
             f"table1-{metric.lower()}-{method.lower()}-{name}",
             "4.2, Table 1",
-            f"{metric} of {method} is {mean} ± {sd} for {name}.",
-            f"{metric} of {method}"
-            + (", without the ½ of Equation 2" if metric == "LI" else ""),
+            f"{metric} of {method} is {row.mean_text} ± {row.sd_text} for {name}.",
+            f"{metric} of {method}" + (", without the ½ of Equation 2" if metric == "LI" else ""),
             ours,
-            around(float(mean), reach),
+            around(row["mean"], ours, row),
             "twice the standard error of the difference and half a digit",
             "table1.html#table-1",
         )
@@ -1155,17 +1109,15 @@ for (name, method, metric), (mean, sd) in cells.items():
 # %% tags=["hide-input"]
 for name in settings.groups:
     ours = of(name, "DA").accuracy - of(name, "IR").accuracy
-    both = [cells[name, method, "accuracy"] for method in ("DA", "IR")]
-    spread = math.hypot(*(float(sd) + half_digit(sd) for _, sd in both))
-    cost = paper(name, "DA", "accuracy") - paper(name, "IR", "accuracy")
-    digits = (half_digit(mean) for mean, _ in both)
+    both = [printed.loc[(name, method, "accuracy")] for method in ("DA", "IR")]
+    cost = both[0]["mean"] - both[1]["mean"]
     claim(
         f"table1-cost-of-ir-{name}",
         "4.2, Table 1",
         f"IR costs {cost:.1f} points of accuracy for {name}.",
         "accuracy of DA less that of IR, in points",
         ours,
-        around(cost, allowance(ours, spread, *digits)),
+        around(cost, ours, *both),
         "twice the standard error of the difference, half a digit of each number",
         "table1.html#table-1",
     )
@@ -1550,9 +1502,7 @@ for metric, words in ERRORS.items():
 # %%
 accuracies = drifted.accuracy.unstack("method")[["WT", "DA", "IR"]]
 accuracies = accuracies.groupby(["group", "beta"]).mean()
-useful = (
-    (accuracies > 200 / ginv.data.CLASSES).all(axis=1).groupby("beta").all()
-)
+useful = (accuracies > 200 / ginv.data.CLASSES).all(axis=1).groupby("beta").all()
 useful = [beta for beta in betas if beta > 0 and useful[beta]]
 
 
@@ -1677,12 +1627,7 @@ FIGURE5 = "spectral_decay.html#figure-5"
 BLIND = "spectral_decay.html#blind-to-the-group-or-to-everything"
 TESTS = {  # metric, threshold, words, reason
     "sigma-falls": ("sigma_max", "< 1", "reduced", "reduced is less"),
-    "sigma-halves": (
-        "sigma_max",
-        "<= 0.5",
-        "considerably reduced",
-        "considerably: at most half",
-    ),
+    "sigma-halves": ("sigma_max", "<= 0.5", "considerably reduced", "considerably: at most half"),
     "sigma-per-scale-falls": (
         "sigma_max_over_scale",
         "< 1",
@@ -1869,10 +1814,7 @@ lines = {name: i for i, name in enumerate(dict.fromkeys(names))}
 size = 4.8, 0.16 * len(lines) + 1
 figure, panels = plt.subplots(1, 2, figsize=size, sharey=True)
 for (_, row), name in zip(book.iterrows(), names):
-    axis, (_, marker, colour) = (
-        panels[int(row.id.endswith("-T3"))],
-        MARKS[row.verdict],
-    )
+    axis, (_, marker, colour) = (panels[int(row.id.endswith("-T3"))], MARKS[row.verdict])
     x, low, high = place(row) if row.threshold else [0] * 3
     axis.plot([low, high], [lines[name]] * 2, color=colour, lw=1)
     axis.plot(x, lines[name], marker, color=colour, ms=5)
@@ -1896,9 +1838,7 @@ if profile != "paper":
 # %% tags=["hide-input"]
 count = book.verdict.value_counts().reindex(list(MARKS), fill_value=0)
 tested = book[book.verdict != "not testable"]
-with_interval = tested[
-    tested.low.notna() & ~tested.threshold.str.contains("to")
-]
+with_interval = tested[tested.low.notna() & ~tested.threshold.str.contains("to")]
 missed = tested[tested.verdict == "not reproduced"]
 
 

@@ -57,30 +57,24 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import HTML, Markdown
-from torch import nn
 
 import ginv
 
 # %%
 from ginv.data import CLASSES, DATASETS
-from ginv.figures import (
-    GROUP_NAMES,
-    METHOD_STYLES,
-    MethodStyle,
-    show_table,
-    touch,
-    use_style,
-)
-from ginv.training import choose_device
+from ginv.machine import choose_device
+from ginv.pages import Settings, refuse_unknown
+from ginv.pages.figures import GROUP_NAMES, METHOD_STYLES, MethodStyle, show_table, use_style
+from ginv.pages.stepper import stepper
 
 # %%
 if source not in DATASETS:
     raise ValueError(f"source is {source!r}; allowed: {', '.join(DATASETS)}")
 target = next(name for name in DATASETS if name != source)
-ginv.refuse_unknown(In)  # a parameter by a wrong name
-settings = ginv.Settings(profile, group, seeds, device, results)
+refuse_unknown(In)  # a parameter by a wrong name
+settings = Settings(profile, group, seeds, device, results)
 where = choose_device(device)
-pairs = settings.test_images // 5
+pairs = settings.fewer_images
 use_style()
 
 # %% tags=["hide-input"]
@@ -102,23 +96,11 @@ Markdown(f"This page was run with {label}, from {source} to {target}.")
 # {cite}`xiao2017`. So for each of the first test images of $\mathcal{D}_1$ we draw an image of its class from
 # $\mathcal{D}_2$, each at most once.
 
-
-# %%
-def partners(labels, others, generator):
-    """For each label the index of one of `others` that is equal to it."""
-    chosen = torch.empty_like(labels)
-    for label in labels.unique():
-        here, there = torch.where(labels == label), torch.where(others == label)
-        order = torch.randperm(len(there[0]), generator=generator)
-        chosen[here] = there[0][order[: len(here[0])]]
-    return chosen
-
-
 # %%
 first, second = (ginv.load_dataset(name).test for name in (source, target))
 labels = first.labels[:pairs]
-partner = partners(labels, second.labels, torch.Generator().manual_seed(0))
-assert torch.equal(second.labels[partner], labels)
+partner = ginv.partners(labels, second.labels, torch.Generator().manual_seed(0))
+assert torch.equal(second.labels[partner], labels) and len(partner.unique()) == pairs
 ends = first.images[:pairs].to(where), second.images[partner].to(where)
 labels = labels.to(where)
 
@@ -126,7 +108,7 @@ labels = labels.to(where)
 # %%
 def drifted(beta):
     """(1 - beta) x1 + beta x2 of all pairs."""
-    return torch.lerp(*ends, beta)
+    return ginv.blend(*ends, beta)
 
 
 # %% [markdown]
@@ -168,7 +150,7 @@ Markdown(
 
 # %%
 acting = ginv.group_named(settings.groups[0])
-turned = torch.lerp(*(acting.act(1, end[:9]) for end in ends), 0.3)
+turned = ginv.blend(*(acting.act(1, end[:9]) for end in ends), 0.3)
 assert torch.equal(turned, acting.act(1, drifted(0.3)[:9]))
 
 # %% [markdown]
@@ -185,30 +167,17 @@ for run, result in trained.items():
     networks[run.group][run.method, run.seed] = result.model.to(where)
 
 # %% [markdown]
-# One guest joins them: an ensemble of the DA networks, which averages their logits. Gerken and Kessel
+# One guest joins them: an ensemble of the DA networks; `ginv.Ensemble` is the mean of the logits of its members. Gerken and Kessel
 # {cite}`gerken2024` prove, for infinitely wide networks, that the mean over infinitely many of them is invariant
 # everywhere, on the data and off it, if each was trained on the whole orbits, while its members need not be. Four are
 # few, and 128 units narrow. In the saved numbers it has the first seed's, and it is missing where there is one
 # seed only.
 
-
-# %%
-class Ensemble(nn.Module):
-    """The mean of the logits of its members."""
-
-    def __init__(self, members):
-        super().__init__()
-        self.members = nn.ModuleList(members)
-
-    def forward(self, x):
-        return torch.stack([member(x) for member in self.members]).mean(0)
-
-
 # %%
 for models in networks.values():
     members = [models["DA", seed] for seed in settings.seeds]
     if len(members) > 1:
-        models["DA ensemble", settings.seeds[0]] = Ensemble(members)
+        models["DA ensemble", settings.seeds[0]] = ginv.Ensemble(members)
 
 # %%
 look = MethodStyle(METHOD_STYLES["DA"].colour, "D", ":")
@@ -259,9 +228,7 @@ def of_logits(logits):
 # %%
 def attribute(model, images, labels):
     members = getattr(model, "members", [model])
-    return sum(
-        ginv.integrated_gradients(member, images, labels) for member in members
-    ) / len(members)
+    return sum(ginv.integrated_gradients(each, images, labels) for each in members) / len(members)
 
 
 # %%
@@ -269,44 +236,37 @@ if len(settings.seeds) > 1:
     ensemble = networks[acting.name]["DA ensemble", settings.seeds[0]]
     some = drifted(0.3)[:5], labels[:5]
     by_captum = ginv.integrated_gradients(ensemble, *some)
-    torch.testing.assert_close(
-        attribute(ensemble, *some), by_captum, atol=1e-4, rtol=1e-3
-    )
+    torch.testing.assert_close(attribute(ensemble, *some), by_captum, atol=1e-4, rtol=1e-3)
 
 
 # %%
 few = min(pairs, max(50, pairs // 50))
 
 
-def of_gradients(model, acting, orbit):
-    """SI and sigma_max of images `[G, n, 1, H, W]`, averaged."""
-    flat, targets = orbit.flatten(0, 1), labels[:few].repeat(acting.order)
-    maps = ginv.saliency_map(attribute(model, flat, targets))
-    maps = acting.align(maps.unflatten(0, orbit.shape[:2]))
+def of_gradients(model, acting, images):
+    """SI and sigma_max over the orbits of the first images, averaged."""
+    maps = ginv.orbit_maps(model, images[:few], labels[:few], acting, attribute=attribute)
+    orbit = acting.orbit(images[:few]).flatten(0, 1)
     return {
         "SI": ginv.saliency_invariance(maps).mean().item(),
-        "sigma_max": ginv.largest_singular_value(model, flat).mean().item(),
+        "sigma_max": ginv.largest_singular_value(model, orbit).mean().item(),
     }
 
 
 # %%
-@torch.no_grad()
 def measure(name, beta):
     """Every measure of every network of a group at one degree of drift."""
-    acting = ginv.group_named(name)
-    orbit = acting.orbit(drifted(beta))
+    acting, images = ginv.group_named(name), drifted(beta)
     for (method, seed), model in networks[name].items():
-        values = of_logits(torch.stack([model(x) for x in orbit]))
-        values |= of_gradients(model, acting, orbit[:, :few])
+        values = of_logits(ginv.orbit_logits(model, images, acting))
+        values |= of_gradients(model, acting, images)
         for metric, value in values.items():
             yield name, method, seed, beta, metric, value
 
 
 # %%
 columns = ["group", "method", "seed", "beta", "metric", "value"]
-rows = [
-    row for name in networks for beta in BETAS for row in measure(name, beta)
-]
+rows = [row for name in networks for beta in BETAS for row in measure(name, beta)]
 table = pd.DataFrame(rows, columns=columns)
 by_run = table.pivot(index=columns[:4], columns="metric", values="value")
 at_start = by_run.xs(0.0, level="beta").reindex(by_run.droplevel("beta").index)
@@ -324,9 +284,7 @@ over_seeds = by_run.groupby(["group", "method", "beta"]).std()
 # %%
 def grid(rows, height, **options):
     """A row of panels per entry; says so where it is not the paper's run."""
-    figure, axes = plt.subplots(
-        *rows, figsize=(8.5, height), sharex=True, squeeze=False, **options
-    )
+    figure, axes = plt.subplots(*rows, figsize=(8.5, height), sharex=True, squeeze=False, **options)
     if profile != "paper":
         figure.suptitle(label, fontsize="small", color="grey")
     return figure, axes
@@ -363,28 +321,18 @@ legend = figure.legend(*handles, loc="outside lower center", ncols=4)
 
 
 # %% tags=["hide-input"]
-@torch.no_grad()
 def by_hand(name):
     """Answers to the pairs that are shown, and means over all pairs."""
-    orbit = ginv.group_named(name).orbit(strips.flatten(0, 1)[:, None])
+    acting, images = ginv.group_named(name), strips.flatten(0, 1)[:, None].to(where)
     cells = {}
     for method in METHOD_STYLES:
         model = networks[name][method, settings.seeds[0]]
-        answers = torch.stack([model(x.to(where)) for x in orbit]).argmax(-1)
-        cells["answers", method] = [
-            " ".join(map(str, a)) for a in answers.T.tolist()
-        ]
-        for title, metric in {
-            "accuracy (%)": "accuracy",
-            "DI (nats)": "DI",
-        }.items():
+        answers = ginv.orbit_logits(model, images, acting).argmax(-1)
+        cells["answers", method] = [" ".join(map(str, a)) for a in answers.T.tolist()]
+        for title, metric in {"accuracy (%)": "accuracy", "DI (nats)": "DI"}.items():
             values = means[metric][name, method].loc[BETAS].tolist()
             cells[title, method] = values * len(SHOWN)
-    levels = {
-        "group": [name],
-        "class": SHOWN,
-        "drift β": [f"{b:g}" for b in BETAS],
-    }
+    levels = {"group": [name], "class": SHOWN, "drift β": [f"{b:g}" for b in BETAS]}
     index = pd.MultiIndex.from_product(levels.values(), names=levels)
     return pd.DataFrame(cells, index)
 
@@ -392,15 +340,13 @@ def by_hand(name):
 # %% tags=["hide-input"]
 low, high = strips.amin((1, 2, 3)), strips.amax((1, 2, 3))
 ink = (strips - low[:, None, None, None]) / (high - low)[:, None, None, None]
-pictures = [*(1 - ink).flatten(0, 1)[..., None].expand(-1, -1, -1, 3)] * len(
-    networks
-)
+pictures = [*(1 - ink).flatten(0, 1)[..., None].expand(-1, -1, -1, 3)] * len(networks)
 caption = (
     "Accuracy and DI are means over all pairs and seeds, as in the figure above; the answers are those of the first seed's networks to the "
     "picture shown, one for each of its orientations."
 )
 formats = {"answers": "{}", "accuracy (%)": "{:.1f}", "DI (nats)": "{:.3f}"}
-HTML(touch(pd.concat(map(by_hand, networks)), pictures, caption, formats))
+HTML(stepper(pd.concat(map(by_hand, networks)), pictures, caption, formats))
 
 # %%
 shown = [beta for beta in (0.0, 0.05, 0.1, 0.3, 0.6, 1.0) if beta in BETAS]
@@ -476,10 +422,7 @@ def against_da(name):
     parts = []
     for method in ("WT", "IR"):
         difference, margin = ahead(name, method)
-        clear = {
-            "ahead": difference > margin,
-            "behind": difference < -margin,
-        }
+        clear = {"ahead": difference > margin, "behind": difference < -margin}
         for word, where_so in clear.items():
             betas = [f"{beta:g}" for beta in useful if where_so[beta]]
             clear[word] = f"at β = {', '.join(betas)}" if betas else "nowhere"
@@ -550,10 +493,7 @@ PANELS = {
 for name, row in zip(networks, draw_panels(PANELS)):
     row[2].axhline(1 / ginv.group_named(name).order, ls=":", color="black")
     row[2].set_ylim(0, 1.05)
-    for axis, metric in (
-        (row[0], "relative_LI"),
-        (row[3], "orbit_over_sample"),
-    ):
+    for axis, metric in ((row[0], "relative_LI"), (row[3], "orbit_over_sample")):
         least = means[metric].drop("WT", level="method").min()
         axis.set(yscale="log", ylim=(least / 2, None))
 
@@ -586,10 +526,7 @@ ERRORS = ["DI", "JS", "LI", *HONEST]
 rows = {}
 for name in networks:
     ir, da = means.loc[name, "IR"][ERRORS], means.loc[name, "DA"][ERRORS]
-    rows[name, "DA, no drift"], rows[name, "IR, no drift"] = (
-        da.loc[0],
-        ir.loc[0],
-    )
+    rows[name, "DA, no drift"], rows[name, "IR, no drift"] = (da.loc[0], ir.loc[0])
     rows[name, "IR at worst"], rows[name, "DA at worst"] = ir.max(), da.max()
 survival = pd.DataFrame(rows).T
 show_table(survival.map("{:.2g}".format), label)
@@ -597,9 +534,7 @@ show_table(survival.map("{:.2g}".format), label)
 
 # %% tags=["hide-input"]
 READABLE = dict(
-    relative_LI="relative LI",
-    flip_rate="flip rate",
-    orbit_over_sample="orbit over sample variance",
+    relative_LI="relative LI", flip_rate="flip rate", orbit_over_sample="orbit over sample variance"
 )
 
 
@@ -645,9 +580,7 @@ for name, row in zip(networks, axes):
         rows = means.loc[name, method]
         right, alike = rows.all_right, rows.all_right + rows.same_wrong
         axis.fill_between(rows.index, right, color=STYLES[method].colour)
-        axis.fill_between(
-            rows.index, right, alike, fc="none", ec="0.5", lw=0, hatch="////"
-        )
+        axis.fill_between(rows.index, right, alike, fc="none", ec="0.5", lw=0, hatch="////")
         axis.plot(rows.index, rows.accuracy / 100, "--", color="black")
         axis.set_title(method, fontsize="medium")
         axis.set(ylim=(0, 1), xlim=(0, 1), yticks=[0, 0.5, 1])
@@ -748,9 +681,8 @@ others = first.images[pairs : 2 * pairs], first.labels[pairs : 2 * pairs]
 others = [part.to(where) for part in others]
 home = {}
 for name, models in networks.items():
-    orbit = ginv.group_named(name).orbit(others[0])
     for (method, seed), model in models.items():
-        logits = torch.stack([model(x) for x in orbit])
+        logits = ginv.orbit_logits(model, others[0], ginv.group_named(name))
         accuracy = ginv.accuracy(logits, others[1]).mean().item()
         home[name, method, seed] = accuracy
 
@@ -787,9 +719,7 @@ def correlation(points, draws=2000):
     points = points.to_numpy()
     if len(points) < 6 or np.ptp(points, 0).min() < 1e-9:
         return [np.nan] * 3
-    drawn = np.random.default_rng(0).integers(
-        len(points), size=(draws, len(points))
-    )
+    drawn = np.random.default_rng(0).integers(len(points), size=(draws, len(points)))
     with np.errstate(invalid="ignore", divide="ignore"):
         r = [np.corrcoef(points[rows].T)[0, 1] for rows in drawn]
     return [np.corrcoef(points.T)[0, 1], *np.nanquantile(r, [0.025, 0.975])]
@@ -863,9 +793,7 @@ Markdown(f"Pairs of methods in that order: {', '.join(parts)}.{seeds_differ}")
 # %%
 numbers = by_run.stack().dropna().reset_index(name="value")
 start = pd.Series(home).rename_axis(columns[:3]).reset_index(name="value")
-numbers = pd.concat(
-    [numbers, start.assign(beta=0.0, metric="accuracy at home")]
-)
+numbers = pd.concat([numbers, start.assign(beta=0.0, metric="accuracy at home")])
 page = "drift" if source == "MNIST" else f"drift-from-{source}"
 settings.save(numbers[columns], results, page)
 
@@ -922,9 +850,7 @@ told = [
     for beta in LINE
     if known[beta]
 ]
-lines.append(
-    f"- **Accuracy on the line**: {', '.join(told) or 'too few networks to say'}."
-)
+lines.append(f"- **Accuracy on the line**: {', '.join(told) or 'too few networks to say'}.")
 if len(settings.seeds) > 1:
     left = ratio[["LI", "flip_rate"]].drop(0.0, level="beta").mean()
     lines.append(
@@ -932,7 +858,5 @@ if len(settings.seeds) > 1:
         f"independent members would leave {1 / size:.0%}, and {left.flip_rate:.0%} of their flips."
     )
 if source != "MNIST":
-    lines.append(
-        "- The paper drifts from MNIST only; this page was run the other way."
-    )
+    lines.append("- The paper drifts from MNIST only; this page was run the other way.")
 Markdown("\n".join(lines))

@@ -45,16 +45,14 @@ from pathlib import Path
 
 from IPython.display import Markdown
 
-import ginv
-from ginv.figures import GROUP_NAMES, group_panels, plot_methods, use_style
+from ginv.pages import Settings, refuse_unknown
+from ginv.pages.figures import GROUP_NAMES, group_panels, plot_methods, use_style
 
-ginv.refuse_unknown(In)  # a parameter by a wrong name
-settings = ginv.Settings(profile, group, seeds, device, results)
+refuse_unknown(In)  # a parameter by a wrong name
+settings = Settings(profile, group, seeds, device, results)
 use_style()
 table = settings.table(settings.train())
-runs = table.pivot_table(
-    index=["group", "method", "seed"], columns="metric", values="value"
-)
+runs = table.pivot_table(index=["group", "method", "seed"], columns="metric", values="value")
 
 # %% [markdown]
 # ## The answer in one figure
@@ -65,9 +63,7 @@ runs = table.pivot_table(
 # %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "A marker per trained network. Upwards: accurate over all orientations. To the right: a network that looks at the same pixels of a digit in each orientation (saliency invariance, SI).", "name": "fig-answer"}, "image": {"alt": "Accuracy against saliency invariance, a marker per trained network, one panel per group"}}}
 panels = group_panels(settings)
 plot_methods(panels, runs)
-if (
-    settings.profile == "paper" and len(panels) == 2
-):  # the picture of the README
+if settings.profile == "paper" and len(panels) == 2:  # the picture of the README
     Path(results).mkdir(exist_ok=True)
     panels["R4"].figure.savefig(Path(results) / "answer.png")
 
@@ -83,9 +79,7 @@ def answer(name):
     )
 
 
-Markdown(
-    "\n".join(map(answer, settings.groups)) + f"\n\nRun with {settings.label}."
-)
+Markdown("\n".join(map(answer, settings.groups)) + f"\n\nRun with {settings.label}.")
 
 # %% [markdown]
 # So a network can be right about every orientation without being invariant: it may look at other pixels in each. It can be
@@ -100,9 +94,7 @@ Markdown(
 verdicts = settings.load(results, "claims").verdict.value_counts()
 Markdown(
     f"Of {verdicts.sum()} rows "
-    + ", ".join(
-        f"{count} are **{verdict}**" for verdict, count in verdicts.items()
-    )
+    + ", ".join(f"{count} are **{verdict}**" for verdict, count in verdicts.items())
     + "."
 )
 

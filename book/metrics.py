@@ -63,11 +63,12 @@ from captum.attr import IntegratedGradients
 from IPython.display import Markdown
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from sklearn.manifold import TSNE
-from torch import nn
 
 # %%
 import ginv
-from ginv.figures import (
+from ginv.networks import small_convnet
+from ginv.pages import Settings, refuse_unknown
+from ginv.pages.figures import (
     GROUP_NAMES,
     METHOD_NAMES,
     METHOD_STYLES,
@@ -78,8 +79,8 @@ from ginv.figures import (
     use_style,
 )
 
-ginv.refuse_unknown(In)  # a parameter by a wrong name
-settings = ginv.Settings(profile, group, seeds, device, results)
+refuse_unknown(In)  # a parameter by a wrong name
+settings = Settings(profile, group, seeds, device, results)
 use_style()
 Markdown(f"This page was run with {settings.label}.")
 
@@ -91,12 +92,7 @@ Markdown(f"This page was run with {settings.label}.")
 
 # %%
 rotations = ginv.Rotations(4)
-pd.DataFrame(
-    [
-        [rotations.product(g, h) for h in rotations.elements]
-        for g in rotations.elements
-    ]
-)
+pd.DataFrame([[rotations.product(g, h) for h in rotations.elements] for g in rotations.elements])
 
 # %% [markdown]
 # The table holds $gh$, "first $h$, then $g$". Every entry is one of the four (closure), 0 does nothing (identity), each
@@ -105,14 +101,9 @@ pd.DataFrame(
 # %%
 elements, multiply = rotations.elements, rotations.product
 for a, b, c in product(elements, repeat=3):
-    assert multiply(a, b) in elements and multiply(
-        multiply(a, b), c
-    ) == multiply(a, multiply(b, c))
+    assert multiply(a, b) in elements and multiply(multiply(a, b), c) == multiply(a, multiply(b, c))
 for g in elements:
-    assert (
-        multiply(0, g) == multiply(g, 0) == g
-        and multiply(rotations.inverse(g), g) == 0
-    )
+    assert multiply(0, g) == multiply(g, 0) == g and multiply(rotations.inverse(g), g) == 0
 
 # %% [markdown]
 # The group *acts* on images, which means that turning by $h$ and then by $g$ is turning by $gh$. We give each pixel a
@@ -122,8 +113,7 @@ for g in elements:
 pixels = torch.arange(36 * 36).view(36, 36)
 for g, h in product(elements, repeat=2):
     assert torch.equal(
-        rotations.act(g, rotations.act(h, pixels)),
-        rotations.act(multiply(g, h), pixels),
+        rotations.act(g, rotations.act(h, pixels)), rotations.act(multiply(g, h), pixels)
     )
 
 # %% [markdown]
@@ -133,9 +123,7 @@ for g, h in product(elements, repeat=2):
 # %% {"mystnb": {"figure": {"caption": "The orbit of a digit under the quarter turns.", "name": "fig-orbit"}, "image": {"alt": "A digit in four orientations"}}}
 test = ginv.load_dataset().test
 figure, axes = plt.subplots(1, 4, figsize=(6, 1.7))
-for g, (axis, image) in enumerate(
-    zip(axes, rotations.orbit(test.images[4, 0]))
-):
+for g, (axis, image) in enumerate(zip(axes, rotations.orbit(test.images[4, 0]))):
     axis.imshow(image)
     axis.set(title=f"$g = {g}$", xticks=[], yticks=[])
 
@@ -147,13 +135,9 @@ for g, (axis, image) in enumerate(
 
 # %%
 trained = settings.train()
-table = settings.table(
-    trained
-)  # the mean over the test images of each metric of each run
+table = settings.table(trained)  # the mean over the test images of each metric of each run
 means = table.groupby(["group", "method", "metric"]).value.mean().unstack()
-show_table(
-    means.accuracy.unstack(), f"Accuracy (%): {settings.label}", precision=1
-)
+show_table(means.accuracy.unstack(), f"Accuracy (%): {settings.label}", precision=1)
 
 # %% [markdown]
 # That is the accuracy in per cent, over all orientations of the test images. DA comes close to WT, which is invariant by
@@ -184,15 +168,10 @@ images, labels = test.images[:300], test.labels[:300]
 
 # %%
 acting, augmented = groups[0], models[groups[0].name, "DA"]
-orbit = acting.orbit(images)  # [G, n, 1, H, W]
-logits = torch.stack([augmented(x) for x in orbit])  # [G, n, C]
-difference = (
-    logits[:, None] - logits[None, :]
-)  # all ordered pairs, [G, G, n, C]
+logits = ginv.orbit_logits(augmented, images, acting)  # [G, n, C]
+difference = logits[:, None] - logits[None, :]  # all ordered pairs, [G, G, n, C]
 li = difference.square().sum(-1).mean((0, 1)) / 2
-torch.testing.assert_close(
-    li, ginv.logit_invariance(logits), atol=1e-4, rtol=1e-4
-)
+torch.testing.assert_close(li, ginv.logit_invariance(logits), atol=1e-4, rtol=1e-4)
 Markdown(f"LI of DA over these {len(images)} images: {li.mean():.1f}.")
 
 # %% [markdown]
@@ -207,9 +186,7 @@ Markdown(f"LI of DA over these {len(images)} images: {li.mean():.1f}.")
 log_u = logits.log_softmax(-1)
 u = log_u.exp()
 di = (u[:, None] * (log_u[:, None] - log_u[None, :])).sum(-1).mean((0, 1))
-torch.testing.assert_close(
-    di, ginv.distribution_invariance(logits), atol=1e-5, rtol=1e-4
-)
+torch.testing.assert_close(di, ginv.distribution_invariance(logits), atol=1e-5, rtol=1e-4)
 Markdown(
     f"DI of DA: {di.mean():.2f} nats on average, and below {di.median():.0e} for half of the images."
 )
@@ -220,10 +197,7 @@ Markdown(
 
 # %%
 shifted = logits[:1] + torch.tensor([0.0, 5.0]).view(2, 1, 1)
-(
-    ginv.logit_invariance(shifted).mean().item(),
-    ginv.distribution_invariance(shifted).mean().item(),
-)
+(ginv.logit_invariance(shifted).mean().item(), ginv.distribution_invariance(shifted).mean().item())
 
 # %% [markdown]
 # ## Saliency invariance (SI)
@@ -234,9 +208,7 @@ shifted = logits[:1] + torch.tensor([0.0, 5.0]).view(2, 1, 1)
 # normalised images.
 
 # %%
-attribution = IntegratedGradients(augmented).attribute(
-    images, target=labels, n_steps=50
-)
+attribution = IntegratedGradients(augmented).attribute(images, target=labels, n_steps=50)
 ours = ginv.integrated_gradients(augmented, images, labels)
 apart = ((ours - attribution).norm() / attribution.norm()).item()
 Markdown(
@@ -256,33 +228,15 @@ maps = F.conv2d(F.pad(kept, [1] * 4, mode="circular"), kernel[None, None])
 torch.testing.assert_close(maps, ginv.saliency_map(attribution))
 
 # %% [markdown]
-# Each map is turned back, $g^{-1} m_f(gx)$, so that all of them lie over the upright image.
-
-
-# %%
-def aligned_maps(
-    model, group, images, labels, attribute=ginv.integrated_gradients, **options
-):
-    """Saliency maps over the orbit, turned back: `[G, n, 1, H, W]`."""
-    attributions = torch.stack(
-        [attribute(model, x, labels) for x in group.orbit(images)]
-    )
-    return group.align(ginv.saliency_map(attributions, **options))
-
-
-# %% [markdown]
-# Two of them are compared by the cosine of the angle between them (Equation 3),
+# `ginv.orbit_maps` makes such a map of each orientation and turns it back, $g^{-1} m_f(gx)$, so that all of them lie over
+# the upright image. Two of them are compared by the cosine of the angle between them (Equation 3),
 #
 # $$ SI_f = \frac{ g^{-1} m_f(gx) \cdot h^{-1} m_f(hx) }{ \lVert m_f(gx) \rVert_2 \, \lVert m_f(hx) \rVert_2 } . \tag{3} $$
 
 # %%
-maps = aligned_maps(augmented, acting, images, labels)
-pairs = F.cosine_similarity(
-    maps[:, None].flatten(3), maps[None, :].flatten(3), dim=-1
-)  # [G, G, n]
-torch.testing.assert_close(
-    pairs.mean((0, 1)), ginv.saliency_invariance(maps), atol=1e-5, rtol=1e-4
-)
+maps = ginv.orbit_maps(augmented, images, labels, acting)  # [G, n, 1, H, W]
+pairs = F.cosine_similarity(maps[:, None].flatten(3), maps[None, :].flatten(3), dim=-1)  # [G, G, n]
+torch.testing.assert_close(pairs.mean((0, 1)), ginv.saliency_invariance(maps), atol=1e-5, rtol=1e-4)
 Markdown(f"SI of DA: {pairs.mean():.2f}.")
 
 # %% [markdown]
@@ -299,9 +253,9 @@ Markdown(f"SI of DA: {pairs.mean():.2f}.")
 # %%
 sure = torch.ones(len(images))
 for acting, method in product(groups, ("DA", "WT")):
-    for x in acting.orbit(images):
-        probability = models[acting.name, method](x).softmax(-1)
-        sure = sure.minimum(probability.gather(1, labels[:, None]).squeeze(1))
+    probability = ginv.orbit_logits(models[acting.name, method], images, acting).softmax(-1)
+    of_label = probability[:, torch.arange(len(labels)), labels]  # [G, n]
+    sure = sure.minimum(of_label.amin(0))
 
 # %% [markdown]
 # Among them we show the one that is most like the others: whose SI under DA is closest to the average, over both groups.
@@ -309,9 +263,7 @@ for acting, method in product(groups, ("DA", "WT")):
 # %%
 si = torch.stack(
     [
-        ginv.saliency_invariance(
-            aligned_maps(models[g.name, "DA"], g, images, labels)
-        )
+        ginv.saliency_invariance(ginv.orbit_maps(models[g.name, "DA"], images, labels, g))
         for g in groups
     ]
 )
@@ -326,38 +278,26 @@ Markdown(
 def draw_orbit(axes, acting, method, image, label):
     """Figure 1, a column per orientation. Returns SI."""
     model = models[acting.name, method]
-    maps = aligned_maps(model, acting, image, label)
+    maps = ginv.orbit_maps(model, image, label, acting)
     for g, column in enumerate(axes.T):
         turned = acting.act(g, image)
         show_saliency(column[0], turned[0])
         show_saliency(column[1], turned[0], acting.act(g, maps[g, 0]))
-        column[2].bar(
-            range(9),
-            model(turned)[0].softmax(0),
-            color=METHOD_STYLES[method].colour,
-        )
-        column[2].set(
-            xticks=[label.item()], yticks=[0, 1], ylim=(0, 1.02), box_aspect=1
-        )
+        column[2].bar(range(9), model(turned)[0].softmax(0), color=METHOD_STYLES[method].colour)
+        column[2].set(xticks=[label.item()], yticks=[0, 1], ylim=(0, 1.02), box_aspect=1)
         show_saliency(column[3], image[0], maps[g, 0])
     return ginv.saliency_invariance(maps).item()
 
 
 # %% {"mystnb": {"figure": {"caption": "Figure 1 of the paper. From top to bottom: the digit in its orientations; what the network looks at, in red; the probabilities that it predicts, with the true class ticked; and the maps brought back to a common orientation. By the choice of the digit the probabilities agree. The maps of WT agree because they must. Whether those of DA do is in the last row, and in the SI above it.", "name": "fig-1"}, "image": {"alt": "For each group two blocks, data augmentation and weight-tying, of four rows: inputs, saliency maps, bar charts and realigned maps, one column per orientation"}}}
 figure = plt.figure(figsize=(8, 4.3 * len(groups)))
-for acting, part in zip(
-    groups, figure.subfigures(len(groups), 1, squeeze=False).flat
-):
+for acting, part in zip(groups, figure.subfigures(len(groups), 1, squeeze=False).flat):
     part.suptitle(GROUP_NAMES[acting.name], weight="bold")
     for method, half in zip(("DA", "WT"), part.subfigures(1, 2)):
         axes = half.subplots(4, acting.order, sharey="row")
-        si = draw_orbit(
-            axes, acting, method, images[digit, None], labels[digit, None]
-        )
+        si = draw_orbit(axes, acting, method, images[digit, None], labels[digit, None])
         half.suptitle(f"{METHOD_NAMES[method]}: SI {si:.2f}")
-        for axis, text in zip(
-            axes[:, 0], ("input", "saliency", "prediction", "realigned")
-        ):
+        for axis, text in zip(axes[:, 0], ("input", "saliency", "prediction", "realigned")):
             axis.set_ylabel(text)
 
 # %% [markdown]
@@ -367,15 +307,13 @@ for acting, part in zip(
 # turned back: a row of equal pictures is a network that looks at the same strokes however the digit lies.
 
 # %%
-chosen = torch.stack(
-    [(labels == label).int().argmax() for label in (0, 2, 3, 4, 5, 7)]
-)
+chosen = torch.stack([(labels == label).int().argmax() for label in (0, 2, 3, 4, 5, 7)])
 
 
 def draw_rows(axes, acting, method):
     """The middle of the image: a row per image, a column per orientation."""
     model, x = models[acting.name, method], images[chosen]
-    maps = aligned_maps(model, acting, x, labels[chosen])
+    maps = ginv.orbit_maps(model, x, labels[chosen], acting)
     similarity = ginv.saliency_invariance(maps)
     for i, row in enumerate(axes):
         text = dict(rotation=0, ha="right", va="center")
@@ -388,8 +326,7 @@ def draw_rows(axes, acting, method):
 figure = plt.figure(figsize=(4.5 * len(groups), 4.6))
 widths = [acting.order + 0.5 for acting in groups]
 for acting, part in zip(
-    groups,
-    figure.subfigures(1, len(groups), squeeze=False, width_ratios=widths).flat,
+    groups, figure.subfigures(1, len(groups), squeeze=False, width_ratios=widths).flat
 ):
     part.suptitle(GROUP_NAMES[acting.name], weight="bold")
     for method, half in zip(("DA", "IR"), part.subfigures(1, 2)):
@@ -417,9 +354,7 @@ Markdown(
 # %%
 def representation(model, group, images):
     """The last hidden layer over the orbit: `[G, n, width]`."""
-    return torch.stack(
-        [model.hidden(model.features(x)) for x in group.orbit(images)]
-    )
+    return torch.stack([model.hidden(model.features(x)) for x in group.orbit(images)])
 
 
 # %% [markdown]
@@ -436,8 +371,7 @@ def distance_ratio(points, labels):
         cloud = points[:, labels == label]  # [G, m, width]
         image = torch.arange(cloud.shape[1]).repeat(len(cloud))
         distance = torch.cdist(
-            *[cloud.flatten(0, 1)] * 2,
-            compute_mode="donot_use_mm_for_euclid_dist",
+            *[cloud.flatten(0, 1)] * 2, compute_mode="donot_use_mm_for_euclid_dist"
         )
         same = image[:, None] == image
         within.append(distance[same & ~torch.eye(len(image), dtype=torch.bool)])
@@ -512,12 +446,10 @@ def trace(axis, places, i, acting, method, line):
     axis.fill(*orbit.T, fill=False, ls=line, lw=1.5, color=colour, zorder=4)
     axis.scatter(*orbit.T, color=colour, s=12, zorder=4)
     x, model = images[i, None], models[acting.name, method]
-    maps = aligned_maps(model, acting, x, labels[i, None])
+    maps = ginv.orbit_maps(model, x, labels[i, None], acting)
     offsets = 15 * directions(orbit, 0.1 * places.std())
     for g, offset in enumerate(offsets):
-        picture = saliency_picture(
-            acting.act(g, x[0]), acting.act(g, maps[g, 0])
-        )
+        picture = saliency_picture(acting.act(g, x[0]), acting.act(g, maps[g, 0]))
         draw_beside(axis, picture, orbit[g], offset)
 
 
@@ -567,23 +499,19 @@ def mean_similarity(maps, **options):
 
 def mixed(maps):
     """Each orbit put together from maps of different images."""
-    return torch.stack(
-        [maps_of_g.roll(g, 0) for g, maps_of_g in enumerate(maps)]
-    )
+    return torch.stack([maps_of_g.roll(g, 0) for g, maps_of_g in enumerate(maps)])
 
 
 # %%
 def both(maps, **options):
     """SI, and SI of the mixed maps."""
-    return mean_similarity(maps, **options), mean_similarity(
-        mixed(maps), **options
-    )
+    return mean_similarity(maps, **options), mean_similarity(mixed(maps), **options)
 
 
 # %%
 maps_of, similarity = {}, {}  # SI and its floor by group, method and variant
 for (name, method), model in models.items():
-    maps = aligned_maps(model, ginv.group_named(name), images, labels)
+    maps = ginv.orbit_maps(model, images, labels, ginv.group_named(name))
     maps_of[name, method] = maps
     similarity[name, method, "as in this book"] = both(maps)
     distinct = both(maps, distinct=True)
@@ -598,8 +526,7 @@ for (name, method), model in models.items():
 for run in networks:
     if run.seed == settings.seeds[0]:
         untrained = run.model(torch.Generator().manual_seed(run.seed))
-        acting = ginv.group_named(run.group)
-        maps = aligned_maps(untrained, acting, images, labels)
+        maps = ginv.orbit_maps(untrained, images, labels, ginv.group_named(run.group))
         similarity[run.group, run.method, "before training"] = both(maps)
 
 # %% [markdown]
@@ -611,12 +538,11 @@ for run in networks:
 # %%
 nothing = torch.zeros(1, 1, 36, 36)
 tied = models[groups[0].name, "WT"]
-blank = mean_similarity(aligned_maps(tied, groups[0], nothing, labels[:1]))
+blank = mean_similarity(ginv.orbit_maps(tied, nothing, labels[:1], groups[0]))
 empty = [maps.flatten(2).amax(-1) == 0 for maps in maps_of.values()]
 empty = torch.cat([which.flatten() for which in empty])
 Markdown(
-    f"SI of a blank image under WT: {blank:.0f}. Of our {len(empty):,} maps, "
-    f"{empty.sum()} are empty."
+    f"SI of a blank image under WT: {blank:.0f}. Of our {len(empty):,} maps, {empty.sum()} are empty."
 )
 
 # %% [markdown]
@@ -629,13 +555,6 @@ Markdown(
 
 
 # %%
-def from_black(model, images, targets):
-    """Baseline black: the blank baseline of the same network for images with black as 0."""
-    black, shifted = images.min(), copy.deepcopy(model)
-    shifted.features[1].bias.add_(black * shifted.features[1].weight.sum(1))
-    return ginv.integrated_gradients(shifted, images - black, targets)
-
-
 def gradient(model, images, targets):
     x = images.clone().requires_grad_()
     return torch.autograd.grad(model(x).gather(1, targets[:, None]).sum(), x)[0]
@@ -646,12 +565,12 @@ def towards_prediction(model, images, targets):
 
 
 # %%
-integrate = ginv.integrated_gradients
+integrate, black = ginv.integrated_gradients, images.min()
 variants = {
     "threshold 0.5": dict(threshold=0.5),
     "threshold 0": dict(threshold=0),
     "no blur": dict(sigma=0),
-    "baseline black": dict(attribute=from_black),
+    "baseline black": dict(attribute=partial(integrate, baseline=black)),
     "10 steps": dict(attribute=partial(integrate, steps=10)),
     "20 steps": dict(attribute=partial(integrate, steps=20)),
     "200 steps": dict(attribute=partial(integrate, steps=200)),
@@ -662,7 +581,7 @@ variants = {
 # %%
 for (name, method), variant in product(models, variants):
     model, acting = models[name, method], ginv.group_named(name)
-    maps = aligned_maps(model, acting, images, labels, **variants[variant])
+    maps = ginv.orbit_maps(model, images, labels, acting, **variants[variant])
     similarity[name, method, variant] = both(maps)
 
 # %%
@@ -695,14 +614,8 @@ legend = plt.gcf().legend(*handles, loc="outside lower center", ncols=4)
 
 # %% tags=["hide-input"]
 def compare(name):
-    da, ir, floor = (
-        similarity[name, "DA"],
-        similarity[name, "IR"],
-        floors[name, "DA"],
-    )
-    above = (da - floor) / (
-        1 - floor
-    )  # 0 at the floor of the variant, 1 for WT
+    da, ir, floor = (similarity[name, "DA"], similarity[name, "IR"], floors[name, "DA"])
+    above = (da - floor) / (1 - floor)  # 0 at the floor of the variant, 1 for WT
     here, chosen = "as in this book", list(variants)
     most = (da[chosen] - da[here]).abs().idxmax()
     low, high = above[chosen].idxmin(), above[chosen].idxmax()
@@ -734,9 +647,8 @@ def breakpoints(model, start, end):
     """All a in [0, 1] between which the network is linear along lerp(start, end, a), 0 and 1 included."""
     a = torch.tensor([0.0, 1.0], dtype=start.dtype)
     for relu in range(0, len(model.hidden), 2):  # ReLU, linear, ReLU, ..., ReLU
-        z = model.hidden[:relu](
-            torch.lerp(start, end, a[:, None])
-        )  # what enters it, [points, width]
+        # what enters it, [points, width]
+        z = model.hidden[:relu](torch.lerp(start, end, a[:, None]))
         left, right = z[:-1], z[1:]
         switch = a[:-1, None] + a.diff()[:, None] * left / (left - right)
         a = torch.cat([a, switch[left * right < 0]]).sort().values
@@ -754,14 +666,8 @@ def exact_attribution(model, image, target):
     x = image.double().requires_grad_()
     start, end = model.features(torch.cat([torch.zeros_like(x), x]))
     a = breakpoints(model, start.detach(), end.detach())
-    path = (
-        torch.lerp(start, end, (a[1:, None] + a[:-1, None]) / 2)
-        .detach()
-        .requires_grad_()
-    )
-    slope = torch.autograd.grad(
-        model.output(model.hidden(path))[:, target].sum(), path
-    )[0]
+    path = torch.lerp(start, end, (a[1:, None] + a[:-1, None]) / 2).detach().requires_grad_()
+    slope = torch.autograd.grad(model.output(model.hidden(path))[:, target].sum(), path)[0]
     return torch.autograd.grad(end, x, a.diff() @ slope)[0] * image, len(a) - 1
 
 
@@ -805,9 +711,7 @@ for (name, method), model in models.items():
 # %%
 columns = ["group", "method", "steps", "error", "gap", "SI", "pieces"]
 errors = pd.DataFrame(rows, columns=columns)
-table_of_si = errors.pivot(
-    index="steps", columns=["group", "method"], values="SI"
-)
+table_of_si = errors.pivot(index="steps", columns=["group", "method"], values="SI")
 show_table(table_of_si.rename({0: "exact"}), f"SI of {few} images by steps")
 
 # %% {"mystnb": {"figure": {"caption": "How far sums of gradients are from the integral. Lines with markers: distance from the exact attributions over their length. Thin lines: how much is missing in completeness. The dotted line is at the fifty steps that this book takes.", "name": "fig-steps"}, "image": {"alt": "Relative error against number of steps on logarithmic axes, falling lines for three methods, one panel per group"}}}
@@ -850,13 +754,9 @@ samples = {
     for run, result in trained.items()
     if run.seed == settings.seeds[0]
 }
-by_class = pd.DataFrame(
-    {key: rows.groupby("label").SI.mean() for key, rows in samples.items()}
-)
+by_class = pd.DataFrame({key: rows.groupby("label").SI.mean() for key, rows in samples.items()})
 show_table(
-    by_class.rename_axis(columns=["group", "method"]),
-    "SI by class, first seed",
-    precision=2,
+    by_class.rename_axis(columns=["group", "method"]), "SI by class, first seed", precision=2
 )
 
 # %% {"mystnb": {"figure": {"caption": "Left: the share of test images whose SI is at most the value on the axis; WT is the step at 1, up to rounding. Right: the mean of each class.", "name": "fig-spread"}, "image": {"alt": "Cumulative distribution of SI over images, and SI for each class, for three methods, one row per group"}}}
@@ -875,10 +775,8 @@ legend = axes[0, 0].legend(loc="upper left")
 
 # %% tags=["hide-input"]
 def spread(name):
-    da, seeds_apart = (
-        samples[name, "DA"],
-        table[table.metric == "SI"].groupby(["group", "method"]).value.std(),
-    )
+    da = samples[name, "DA"]
+    seeds_apart = table[table.metric == "SI"].groupby(["group", "method"]).value.std()
     off = (samples[name, "WT"].SI < 0.999).sum()
     why = ": presumably a pixel just at the threshold, which rounding puts on either side"
     right, classes = da[da.accuracy == 100], by_class[name, "DA"]
@@ -989,18 +887,12 @@ Markdown("\n".join(share_of_scale(name) for name in settings.groups))
 # ## Any network
 #
 # Nothing above is about perceptrons. `ginv.measure` takes any classifier of images and any group. Here is a small
-# convolutional network on other data: the garments of Fashion-MNIST {cite}`xiao2017`, each batch in a random one of four
-# orientations. Convolutions know about translations; about rotations they know nothing.
+# network of three convolutions on other data: the garments of Fashion-MNIST {cite}`xiao2017`, each batch in a random one of
+# four orientations. Convolutions know about translations; about rotations they know nothing.
 
 # %%
 garments = ginv.load_dataset("FashionMNIST")
-with torch.random.fork_rng():
-    torch.manual_seed(0)
-    layers = []
-    for channels in ((1, 16), (16, 32), (32, 32)):
-        layers += [nn.Conv2d(*channels, 3, stride=2, padding=1), nn.ReLU()]
-    layers += [nn.Flatten(), nn.Linear(32 * 5 * 5, 9)]
-    convolutional = nn.Sequential(*layers)
+convolutional = small_convnet(torch.Generator().manual_seed(0))
 
 # %%
 optimiser = torch.optim.Adam(convolutional.parameters(), lr=2e-3)

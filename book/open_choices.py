@@ -47,7 +47,6 @@ device = "auto"  # "auto", "cpu" or "cuda"
 results = "results"  # folder for the numbers of this page
 
 # %%
-import copy
 from dataclasses import replace
 from itertools import product
 
@@ -60,10 +59,14 @@ from IPython.display import Markdown
 
 # %%
 import ginv
-from ginv.figures import GROUP_NAMES, METHOD_STYLES, show_table, use_style
+from ginv.pages import Settings, refuse_unknown
+from ginv.pages.figures import GROUP_NAMES, METHOD_STYLES, show_table, use_style
+from ginv.pages.paper import METRICS, printed_table
+from ginv.runs.nu import SEARCH_SEED, TARGET, read_sweep
+from ginv.saliency import gauss_legendre
 
-ginv.refuse_unknown(In)  # a parameter by a wrong name
-settings = ginv.Settings(profile, group, seeds, device, results)
+refuse_unknown(In)  # a parameter by a wrong name
+settings = Settings(profile, group, seeds, device, results)
 SEED = settings.seeds[0]
 groups = {name: ginv.group_named(name) for name in settings.groups}
 use_style()
@@ -126,7 +129,6 @@ show_table(SENTENCES, "Sentences with more than one reading")
 # ## The networks of Table 1
 
 # %%
-METRICS = ["accuracy", "LI", "DI", "SI"]
 trained = settings.train()
 table = settings.table(trained)
 spread = table.groupby(["group", "method", "metric"]).value.std().unstack()
@@ -136,8 +138,9 @@ spread = table.groupby(["group", "method", "metric"]).value.std().unstack()
 # standard deviation over the seeds of Table 1, or half of the last digit that the paper prints, where that is larger.
 
 # %%
-HALF_DIGIT = {"accuracy": 0.05, "LI": 0.005, "DI": 0.05, "SI": 0.005}
-unit = spread[METRICS].fillna(0).clip(lower=pd.Series(HALF_DIGIT), axis=1)
+printed = printed_table()
+HALF_DIGIT = printed.groupby("metric").mean_digit.min()
+unit = spread[[*METRICS]].fillna(0).clip(lower=HALF_DIGIT, axis=1)
 kind = "half of the last printed digit"
 if len(settings.seeds) > 1:
     kind = "the spread over seeds"
@@ -194,32 +197,18 @@ assert not torch.equal(responses.mean(1).relu(), responses.relu().mean(1))
 
 
 # %%
-def orbit_logits(model, acting, images):
-    """`[G, n, C]`."""
-    return torch.stack([model(x) for x in acting.orbit(images)])
-
-
-def orbit_maps(acting, attributions, **options):
-    """Attributions `[G * n, 1, H, W]` -> maps turned back `[G, n, ...]`."""
-    orbit = attributions.unflatten(0, (acting.order, -1))
-    return acting.align(ginv.saliency_map(orbit, **options))
-
-
-# %%
 def measure(run, model):
     """Table 1's metrics of a run, on the first of *its* test images."""
     test = ginv.load_dataset(run.dataset, run.split_seed).test
     acting, model = groups[run.group], model.cpu()
     labels, some = test.labels[:FOR_LOGITS], test.head(FOR_MAPS)
-    logits = orbit_logits(model, acting, test.images[:FOR_LOGITS])
-    targets = some.labels.repeat(acting.order)
-    flat = acting.orbit(some.images).flatten(0, 1)
-    attributions = ginv.integrated_gradients(model, flat, targets)
+    logits = ginv.orbit_logits(model, test.images[:FOR_LOGITS], acting)
+    maps = ginv.orbit_maps(model, some.images, some.labels, acting)
     by_image = {
         "accuracy": ginv.accuracy(logits, labels),
         "LI": ginv.logit_invariance(logits),
         "DI": ginv.distribution_invariance(logits),
-        "SI": ginv.saliency_invariance(orbit_maps(acting, attributions)),
+        "SI": ginv.saliency_invariance(maps),
     }
     return {metric: value.mean().item() for metric, value in by_image.items()}
 
@@ -234,19 +223,14 @@ models = {
     for run, result in trained.items()
     if run.seed == SEED
 }
-default = {
-    key: measure(settings.run(*key, SEED), model)
-    for key, model in models.items()
-}
+default = {key: measure(settings.run(*key, SEED), model) for key, model in models.items()}
 
 # %%
 rows = []
 for run, (choice, reading) in variant_runs().items():
     key = run.group, run.method
     for metric, value in measure(run, extra[run].model).items():
-        rows.append(
-            [choice, reading, *key, metric, value, default[key][metric]]
-        )
+        rows.append([choice, reading, *key, metric, value, default[key][metric]])
 COLUMNS = ["choice", "reading", "group", "method", "metric", "value", "default"]
 by_training = pd.DataFrame(rows, columns=COLUMNS)
 
@@ -277,21 +261,15 @@ def show_readings(rows, caption):
     """A row a reading, under each metric's values of this book."""
     ours = rows.assign(choice="this book", reading="", value=rows.default)
     rows = pd.concat([ours, rows.assign(large=units(rows).abs() > LARGE)])
-    rows["text"] = [
-        as_text(*pair) for pair in zip(rows.metric, rows.value, strict=True)
-    ]
+    rows["text"] = [as_text(*pair) for pair in zip(rows.metric, rows.value, strict=True)]
     rows.loc[rows.large.eq(True), "text"] += " *"
     index = ["metric", "choice", "reading"]
     rows = rows.drop_duplicates([*index, "group", "method"])
     shown = rows.set_index([*index, "group", "method"]).text.unstack([3, 4])
     order = rows[index].drop_duplicates()
-    order = order.sort_values(
-        "metric", key=lambda m: m.map(METRICS.index), kind="stable"
-    )
+    order = order.sort_values("metric", key=lambda m: m.map(METRICS.index), kind="stable")
     columns = [key for key in product(groups, METHOD_STYLES) if key in shown]
-    return show_table(
-        shown.loc[pd.MultiIndex.from_frame(order), columns], caption
-    )
+    return show_table(shown.loc[pd.MultiIndex.from_frame(order), columns], caption)
 
 
 # %%
@@ -311,9 +289,7 @@ show_readings(by_training, f"Trained otherwise. {legend}")
 # %%
 PAIRS = {  # [G, G, ...] -> [...]
     "all ordered pairs": lambda pairs: pairs.mean((0, 1)),
-    "g ≠ h": lambda pairs: pairs[~torch.eye(len(pairs), dtype=torch.bool)].mean(
-        0
-    ),
+    "g ≠ h": lambda pairs: pairs[~torch.eye(len(pairs), dtype=torch.bool)].mean(0),
     "x and gx": lambda pairs: pairs[0].mean(0),
     "x and gx, g ≠ e": lambda pairs: pairs[0, 1:].mean(0),
 }
@@ -374,13 +350,6 @@ OUTPUTS = {
 }
 
 
-def nodes_and_weights(steps):
-    """Gauss-Legendre on [0, 1]."""
-    nodes = np.polynomial.legendre.leggauss(steps)
-    nodes, weights = torch.tensor(np.stack(nodes), dtype=torch.float32) / 2
-    return nodes + 0.5, weights
-
-
 # %%
 def slopes(model, z, start, targets, output, nodes):
     """Gradients with respect to the first layer on the path to z."""
@@ -391,11 +360,11 @@ def slopes(model, z, start, targets, output, nodes):
 
 
 # %%
-def along(model, x, targets, output="logit", steps=50, absolute=False):
-    """The mean gradient on the path from 0 to x, or of its absolute values."""
-    nodes, weights = nodes_and_weights(steps)
+def along(model, x, targets, output="logit", steps=50, absolute=False, baseline=0.0):
+    """The mean gradient on the path from the baseline to x, or of its absolute values."""
+    nodes, weights = (part.to(x) for part in gauss_legendre(steps))
     x = x.clone().requires_grad_()
-    z, start = model.features(x), model.features(torch.zeros_like(x[:1]))
+    z, start = model.features(x), model.features(torch.full_like(x[:1], baseline))
     at = slopes(model, z.detach(), start.detach(), targets, output, nodes)
     if not absolute:
         at = torch.tensordot(weights, at, 1)
@@ -405,34 +374,17 @@ def along(model, x, targets, output="logit", steps=50, absolute=False):
 
 
 # %% [markdown]
-# With the logit as output it must be what the rest of the book uses:
+# With the logit as output it must be what the rest of the book uses: from the mean pixel, and from black, which is what the
+# background of a digit becomes when images are normalised.
 
 # %%
+BLACK = test.images.min().item()
 model = models[settings.groups[0], "DA"]
 x, y = test.images[:20], test.labels[:20]
-torch.testing.assert_close(
-    along(model, x, y) * x,
-    ginv.integrated_gradients(model, x, y),
-    atol=1e-4,
-    rtol=1e-3,
-)
-
-
-# %% [markdown]
-# The baseline black, in the units of a network whose images begin at black: the same network with another bias.
-
-
-# %%
-def seen_from_black(model, x):
-    """A model and images with f(x), and black at 0."""
-    black, shifted = test.images.min(), copy.deepcopy(model)
-    first = shifted.features[1]
-    first.bias.add_(black * first.weight.sum(1))
-    return shifted, x - black
-
-
-shifted, above = seen_from_black(model, x)
-torch.testing.assert_close(shifted(above), model(x), atol=1e-3, rtol=1e-3)
+for baseline in (0.0, BLACK):
+    by_hand = along(model, x, y, baseline=baseline) * (x - baseline)
+    by_ginv = ginv.integrated_gradients(model, x, y, baseline=baseline)
+    torch.testing.assert_close(by_hand, by_ginv, atol=1e-4, rtol=1e-3)
 
 # %% [markdown]
 # The thresholds. "Less than 0.9 of a maximum value" leaves open the maximum of what, and what happens to the values that
@@ -453,12 +405,8 @@ def keep(size, bound):
 PLANE = (-3, -2, -1)
 THRESHOLDS = {  # size [G, n, 1, H, W]
     "maximum of the map": lambda s: keep(s, 0.9 * s.amax(PLANE, keepdim=True)),
-    "1 where it passes": lambda s: (
-        s >= 0.9 * s.amax(PLANE, keepdim=True)
-    ).float(),
-    "maximum over the orbit": lambda s: keep(
-        s, 0.9 * s.amax((0, *PLANE), keepdim=True)
-    ),
+    "1 where it passes": lambda s: (s >= 0.9 * s.amax(PLANE, keepdim=True)).float(),
+    "maximum over the orbit": lambda s: keep(s, 0.9 * s.amax((0, *PLANE), keepdim=True)),
     "upper tenth of the pixels": lambda s: keep(s, quantile(s)),
 }
 
@@ -473,32 +421,13 @@ def blurred(maps, mode="circular"):
 
 
 # %%
-def attributions_of(model, x, targets):
-    """Choice, reading and attributions `[G * n, 1, H, W]`."""
-    yield "target", "predicted class", along(model, x, model(x).argmax(1)) * x
-    for output in ("softmax", "log-softmax"):
-        other = along(model, x, targets, output) * x
-        yield "output attributed", output, other
-    shifted, above = seen_from_black(model, x)
-    yield "baseline", "black", along(shifted, above, targets) * above
-    path = along(model, x, targets, absolute=True) * x
-    yield "absolute values", "along the path", path
-
-
-# %%
-def readings_of_maps(model, acting, images, labels):
-    """Choice, reading, metric and value by image."""
-    x, targets = acting.orbit(images).flatten(0, 1), labels.repeat(acting.order)
-    ours = ginv.integrated_gradients(model, x, targets)
-    pairs = cosines(orbit_maps(acting, ours))
-    yield "this book", "", "SI", pairs.mean((0, 1))
-    yield from readings_of_pairs("SI", pairs)
-    for choice, reading, other in attributions_of(model, x, targets):
-        pairs = cosines(orbit_maps(acting, other))
-        yield choice, reading, "SI", pairs.mean((0, 1))
-    for choice, reading, maps in maps_of(ours.unflatten(0, (acting.order, -1))):
-        pairs = cosines(acting.align(maps))
-        yield choice, reading, "SI", pairs.mean((0, 1))
+ATTRIBUTIONS = {  # by choice and reading, of images [G * n, 1, H, W]
+    ("target", "predicted class"): lambda f, x, y: along(f, x, f(x).argmax(1)) * x,
+    ("output attributed", "softmax"): lambda f, x, y: along(f, x, y, "softmax") * x,
+    ("output attributed", "log-softmax"): lambda f, x, y: along(f, x, y, "log-softmax") * x,
+    ("baseline", "black"): lambda f, x, y: along(f, x, y, baseline=BLACK) * (x - BLACK),
+    ("absolute values", "along the path"): lambda f, x, y: along(f, x, y, absolute=True) * x,
+}
 
 
 # %%
@@ -515,12 +444,27 @@ def maps_of(ours):
 
 
 # %%
+def readings_of_maps(model, acting, images, labels):
+    """Choice, reading, metric and value by image."""
+    pairs = cosines(ginv.orbit_maps(model, images, labels, acting))
+    yield "this book", "", "SI", pairs.mean((0, 1))
+    yield from readings_of_pairs("SI", pairs)
+    for (choice, reading), attribute in ATTRIBUTIONS.items():
+        maps = ginv.orbit_maps(model, images, labels, acting, attribute=attribute)
+        yield choice, reading, "SI", cosines(maps).mean((0, 1))
+    x, targets = acting.orbit(images).flatten(0, 1), labels.repeat(acting.order)
+    ours = ginv.integrated_gradients(model, x, targets)
+    for choice, reading, maps in maps_of(ours.unflatten(0, (acting.order, -1))):
+        yield choice, reading, "SI", cosines(acting.align(maps)).mean((0, 1))
+
+
+# %%
 rows = []
 few = test.head(FOR_READINGS)
 many = test.head(FOR_LOGITS)
 for (name, method), model in models.items():
     acting = groups[name]
-    logits = orbit_logits(model, acting, many.images)
+    logits = ginv.orbit_logits(model, many.images, acting)
     found = list(readings_of_logits(acting, logits, many.labels))
     maps = list(readings_of_maps(model, acting, few.images, few.labels))
     ours = default[name, method] | {"SI": maps[0][3].mean().item()}
@@ -544,9 +488,7 @@ def listed(items):
     return ", ".join(items) or "none"
 
 
-ceiling = by_measuring[
-    (by_measuring.method == "WT") & (by_measuring.metric == "SI")
-]
+ceiling = by_measuring[(by_measuring.method == "WT") & (by_measuring.metric == "SI")]
 broken = ceiling[(ceiling.value - 1).abs() >= HALF_DIGIT["SI"]]
 Markdown(
     "Readings under which the SI of WT would not print as 1.00: "
@@ -571,15 +513,12 @@ def accuracy_at_target(sweep, order, distinct):
     """Accuracy where SI passes the target, interpolated; NaN if it does not."""
     si = (order * sweep.SI - 1) / (order - 1) if distinct else sweep.SI
     points = sweep.accuracy.groupby(si).mean()  # sorted by SI
-    target = ginv.tuning.TARGET
-    return np.interp(target, points.index, points, right=np.nan)
+    return np.interp(TARGET, points.index, points, right=np.nan)
 
 
 # %%
-sweep = ginv.tuning.read_sweep()
-sweep = sweep[
-    (sweep.regulariser == "logit") & (sweep.seed == ginv.tuning.SEARCH_SEED)
-]
+sweep = read_sweep()
+sweep = sweep[(sweep.regulariser == "logit") & (sweep.seed == SEARCH_SEED)]
 rows = []
 for name, acting in groups.items():
     ours, other = (
@@ -622,13 +561,9 @@ for (metric, lines), line_axes in zip(labels.items(), axes, strict=True):
     for name, axis in zip(groups, line_axes, strict=True):
         axis.axvspan(-LARGE, LARGE, color="0.9", lw=0)
         axis.axvline(0, color="grey", lw=0.8)
-        for shift, (method, style) in zip(
-            (0.2, 0, -0.2), METHOD_STYLES.items()
-        ):
+        for shift, (method, style) in zip((0.2, 0, -0.2), METHOD_STYLES.items()):
             part = shown[
-                (shown.metric == metric)
-                & (shown.group == name)
-                & (shown.method == method)
+                (shown.metric == metric) & (shown.group == name) & (shown.method == method)
             ]
             places = [lines.index(label) + shift for label in part.label]
             look = dict(color=style.colour, ls="", ms=5, label=method)
@@ -663,9 +598,7 @@ def ranking(name, metric):
     )
 
 
-Markdown(
-    "\n".join(ranking(name, metric) for name in groups for metric in METRICS)
-)
+Markdown("\n".join(ranking(name, metric) for name in groups for metric in METRICS))
 
 # %% [markdown]
 # ## A search for the SI of DA
@@ -677,7 +610,7 @@ Markdown(
 # first look at most of it; all that was looked at is in it, but for clipping at the threshold, which changed next to nothing.
 
 # %%
-PRINTED = {"R4": (0.17, 0.04), "T3": (0.57, 0.08)}
+PRINTED = {name: tuple(printed.loc[(name, "DA", "SI"), ["mean", "sd"]]) for name in groups}
 SIGNS = {
     "absolute": lambda a: a.abs(),
     "signed": lambda a: a,
@@ -690,18 +623,17 @@ BLURS = {"blur": blurred, "no blur": lambda m: m}
 # %%
 def kinds_of(model, x, targets, output):
     """Attributions by name."""
-    start, above = seen_from_black(model, x)
     gradient = along(model, x, targets, output, steps=20)
     size = along(model, x, targets, output, steps=20, absolute=True)
     five = along(model, x, targets, output, steps=5)
     x_grad = x.clone().requires_grad_()
     values = OUTPUTS[output](model(x_grad)).gather(1, targets[:, None])
     at_x = torch.autograd.grad(values.sum(), x_grad)[0]
-    black = along(start, above, targets, output, steps=20)
+    black = along(model, x, targets, output, steps=20, baseline=BLACK)
     return {
         "integrated gradients": gradient * x,
         "integrated gradients, 5 steps": five * x,
-        "integrated gradients, black": black * above,
+        "integrated gradients, black": black * (x - BLACK),
         "integrated gradients, not times x": gradient,
         "absolute along the path": size * x.abs(),
         "absolute along the path, not times x": size,
@@ -746,9 +678,7 @@ LEVELS += ["turning", "pairs"]
 sample = test.head(FOR_SEARCH)
 search = pd.DataFrame(
     {
-        name: all_readings(
-            models[name, "DA"], acting, sample.images, sample.labels
-        )
+        name: all_readings(models[name, "DA"], acting, sample.images, sample.labels)
         for name, acting in groups.items()
     }
 ).rename_axis(LEVELS)
@@ -762,10 +692,7 @@ search = pd.DataFrame(
 # %%
 def distance(si, printed=PRINTED):
     """Columns of SI by group -> distance from the printed pair."""
-    away = [
-        (si[name] - printed[name][0]).abs() / printed[name][1]
-        for name in groups
-    ]
+    away = [(si[name] - printed[name][0]).abs() / printed[name][1] for name in groups]
     return pd.concat(away, axis=1).max(axis=1)
 
 
@@ -814,9 +741,7 @@ for run, result in trained.items():
     for which, reading in nearest.items():
         if run.method == "DA" or run.seed == SEED:
             key = which, run.group, run.method, run.seed
-            again[key] = si_of(
-                reading, result.model, groups[run.group], *others
-            )
+            again[key] = si_of(reading, result.model, groups[run.group], *others)
 again = pd.Series(again).groupby(level=[0, 1, 2]).mean()
 show_table(again.unstack([1, 2]), f"On {FOR_SEARCH} other images", 2)
 
@@ -829,10 +754,7 @@ show_table(again.unstack([1, 2]), f"On {FOR_SEARCH} other images", 2)
 drawn = np.random.default_rng(0).random((1_000, len(groups)))
 points = turned[list(groups)].to_numpy()
 scale = np.array([PRINTED[name][1] for name in groups])
-hits = [
-    (np.abs(points - pair) / scale).max(1).min() <= turned.distance.iloc[0]
-    for pair in drawn
-]
+hits = [(np.abs(points - pair) / scale).max(1).min() <= turned.distance.iloc[0] for pair in drawn]
 chance = np.mean(hits)
 
 # %% [markdown]
@@ -852,19 +774,13 @@ for name in groups:
 
 # %% tags=["hide-input"]
 within = pd.DataFrame(
-    {
-        name: (turned[name] - PRINTED[name][0]).abs() <= PRINTED[name][1]
-        for name in groups
-    }
+    {name: (turned[name] - PRINTED[name][0]).abs() <= PRINTED[name][1] for name in groups}
 )
-alone = listed(
-    f"{within[name].sum():,} meet the number of {name}" for name in groups
-)
+alone = listed(f"{within[name].sum():,} meet the number of {name}" for name in groups)
 hit = turned.distance.iloc[0] <= 1
 da = by_training[(by_training.metric == "SI") & (by_training.method == "DA")]
 otherwise = {
-    name: (groups[name].order * da[da.group == name].value - 1)
-    / (groups[name].order - 1)
+    name: (groups[name].order * da[da.group == name].value - 1) / (groups[name].order - 1)
     for name in groups
 }
 # %% tags=["hide-input"]
@@ -887,9 +803,7 @@ lines = [
         "is the same reading."
         if nearest["nearest"] == nearest["nearest, turned back"]
         else "forgets to turn them back, and has WT at "
-        + listed(
-            f"{again['nearest', name, 'WT']:.2f} ({name})" for name in groups
-        )
+        + listed(f"{again['nearest', name, 'WT']:.2f} ({name})" for name in groups)
         + "; the paper prints 1.00."
     ),
     "- **Training otherwise** moves our SI of DA, over pairs g ≠ h, to between "
@@ -901,10 +815,7 @@ lines = [
     "- **Few images.** The paper's ± is what means over few images would have: "
     + listed(f"{k:.0f} for {name}" for name, (k, _) in few_images.items())
     + ". Its mean of four would then still be away from ours (g ≠ h) by "
-    + listed(
-        f"{gap:.1f} standard errors for {name}"
-        for name, (_, gap) in few_images.items()
-    )
+    + listed(f"{gap:.1f} standard errors for {name}" for name, (_, gap) in few_images.items())
     + "; more than 2 or 3 is not luck.",
 ]
 Markdown("\n".join(lines))
@@ -914,21 +825,11 @@ Markdown("\n".join(lines))
 
 # %%
 nearest_rows = [
-    [
-        "search",
-        which,
-        name,
-        "DA",
-        "SI",
-        search.loc[reading, name],
-        default[name, "DA"]["SI"],
-    ]
+    ["search", which, name, "DA", "SI", search.loc[reading, name], default[name, "DA"]["SI"]]
     for which, reading in nearest.items()
     for name in groups
 ]
-numbers = pd.concat(
-    [every[COLUMNS], pd.DataFrame(nearest_rows, columns=COLUMNS)]
-)
+numbers = pd.concat([every[COLUMNS], pd.DataFrame(nearest_rows, columns=COLUMNS)])
 settings.save(numbers, results, "open_choices")
 
 # %% [markdown]

@@ -59,22 +59,21 @@ import torch
 from IPython.display import Markdown
 
 import ginv
-from ginv import costs
-from ginv.figures import METHOD_STYLES, show_table, use_style
-from ginv.training import METHODS
-from ginv.window import Window
+from ginv.border import Border
+from ginv.pages import Settings, refuse_unknown
+from ginv.pages.figures import METHOD_STYLES, show_table, use_style
+from ginv.recipe import METHODS
+from ginv.runs import costs
 
-ginv.refuse_unknown(In)  # a parameter by a wrong name
-settings = ginv.Settings(profile, group, seeds, device, results)
+refuse_unknown(In)  # a parameter by a wrong name
+settings = Settings(profile, group, seeds, device, results)
 use_style()
 Markdown(f"Work is counted for {settings.label}.")
 
 # %%
 folder = Path(results)
 if not (folder / "bench.csv").is_file():
-    raise FileNotFoundError(
-        f"no {folder / 'bench.csv'}; `make bench` writes it"
-    )
+    raise FileNotFoundError(f"no {folder / 'bench.csv'}; `make bench` writes it")
 bench = pd.read_csv(folder / "bench.csv", index_col="item")
 timings = pd.read_csv(folder / "timings.csv")
 
@@ -97,15 +96,13 @@ images = torch.cat([data.train.images, data.validation.images])
 
 def done_operations(run):
     """Without the border."""
-    rows, columns = Window.around(images, ginv.group_named(run.group)).shape
+    rows, columns = Border.of(images, ginv.group_named(run.group)).inside_shape
     return costs.training_operations(run, rows * columns)
 
 
 # %%
 runs = {
-    (name, method): settings.run(name, method, 0)
-    for name in settings.groups
-    for method in METHODS
+    (name, method): settings.run(name, method, 0) for name in settings.groups for method in METHODS
 }
 counted = pd.Series(runs).map(costs.training_operations)
 done = pd.Series(runs).map(done_operations)
@@ -113,11 +110,7 @@ over_da = counted / counted.xs("DA", level=1).reindex(counted.index, level=0)
 
 # %%
 work = pd.DataFrame(
-    {
-        "operations (10¹²)": counted / 1e12,
-        "over DA": over_da,
-        "share that is done": done / counted,
-    }
+    {"operations (10¹²)": counted / 1e12, "over DA": over_da, "share that is done": done / counted}
 ).rename_axis(["group", "method"])
 epochs = runs[settings.groups[0], "DA"].epochs
 show_table(work, f"One training run of {epochs} epochs", 2)
@@ -133,9 +126,9 @@ show_table(work, f"One training run of {epochs} epochs", 2)
 #   augmentation and validation included. The reference is the counted operations at the speed of a float32 product of
 #   $4096 \times 4096$ matrices.
 # - *A plain loop*: a `DataLoader` without workers, torchvision's transforms, one network at a time. It is in
-#   `benchmarks/naive_training.py`.
+#   `tools/naive_training.py`.
 # - *Maps*: integrated gradients of 50 steps, against captum's in batches of 256 images.
-# - *Measure*: `ginv.measure` of the DA network, against `benchmarks/naive_measure.py`, which takes captum's maps and then
+# - *Measure*: `ginv.measure` of the DA network, against `tools/naive_measure.py`, which takes captum's maps and then
 #   goes through all pairs of the orbit. Its memory is what 50,000 images add to a process after a first batch of 256,
 #   against what the saliency maps of all those images would fill if they were kept.
 # - *Growth*: seconds at the end of a curve that is drawn below, against twice the time of half as much, of which it has to
@@ -149,20 +142,14 @@ shift = bench.index.str.contains("shift")  # shown under less precision
 paired = timings[timings.n.isna()]
 ratios = (paired.reference / paired.ours).groupby(paired.item)
 repeated = ratios.size() > 1
-table = bench.assign(
-    smallest=ratios.min()[repeated], largest=ratios.max()[repeated]
-)
-table = table[
-    ["ours", "reference", "ratio", "smallest", "largest", "target", "met"]
-]
+table = bench.assign(smallest=ratios.min()[repeated], largest=ratios.max()[repeated])
+table = table[["ours", "reference", "ratio", "smallest", "largest", "target", "met"]]
 rows = table[table.ratio.notna() & ~shift].fillna({"met": ""})
 wrap = {
     "selector": "th.row_heading",
     "props": "white-space: normal; text-align: left; min-width: 8em",
 }
-show_table(rows, f"On {timings.threads.max()} threads", 3).set_table_styles(
-    [wrap], overwrite=False
-)
+show_table(rows, f"On {timings.threads.max()} threads", 3).set_table_styles([wrap], overwrite=False)
 
 # %% tags=["hide-input"]
 one_epoch = ginv.Run(epochs=1)
@@ -200,11 +187,10 @@ Markdown("\n".join(lines))
 def test_images(settings):
     """Of each run of Table 1 and Figure 5."""
     images = dict.fromkeys(settings.runs(), settings.test_images)
-    fewer = settings.test_images // 5
-    return images | dict.fromkeys(settings.spectral_runs(), fewer)
+    return images | dict.fromkeys(settings.spectral_runs(), settings.fewer_images)
 
 
-paper = test_images(ginv.Settings()).items()
+paper = test_images(Settings()).items()
 training = sum(costs.training_operations(run) for run, n in paper)
 measuring = sum(costs.measurement_operations(run, n) for run, n in paper)
 
@@ -220,13 +206,11 @@ least = {
 bound = missed.reference / (pd.Series(least) / speed)  # of training rows 1
 
 # %% tags=["hide-input"]
-bounds = missed[["ratio", "target"]].assign(
-    bound=bound.reindex(missed.index).fillna(1)
-)
+bounds = missed[["ratio", "target"]].assign(bound=bound.reindex(missed.index).fillna(1))
 bounds.columns = ["ratio", "aim", "at the speed of the product"]
-show_table(
-    bounds, "The aims that are missed, and their bounds", 3
-).set_table_styles([wrap], overwrite=False)
+show_table(bounds, "The aims that are missed, and their bounds", 3).set_table_styles(
+    [wrap], overwrite=False
+)
 
 # %% [markdown]
 # What takes the rest of the time is not in the table; a profiler says it:
@@ -250,26 +234,19 @@ show_table(
 
 # %%
 def training_minutes(runs):
-    per_epoch = [
-        bench.ours[f"training {run.method} {run.group}"] for run in runs
-    ]
+    per_epoch = [bench.ours[f"training {run.method} {run.group}"] for run in runs]
     return sum(s * run.epochs for s, run in zip(per_epoch, runs)) / 60
 
 
 minutes = {
-    f"training {method}": training_minutes(
-        [run for run in settings.runs() if run.method == method]
-    )
+    f"training {method}": training_minutes([run for run in settings.runs() if run.method == method])
     for method in METHODS
 }
 minutes["training, Figure 5"] = training_minutes(settings.spectral_runs())
 
 # %%
 per_view = bench.ours["measure R4, 1000 images"] / 4000
-views = sum(
-    ginv.group_named(run.group).order * n
-    for run, n in test_images(settings).items()
-)
+views = sum(ginv.group_named(run.group).order * n for run, n in test_images(settings).items())
 minutes["measuring"] = views * per_view / 60
 if settings.profile == "paper":
     minutes["pages"] = bench.ours["book from a full store, minutes"]
@@ -316,14 +293,8 @@ exponents = pd.Series({name: exponent(c) for name, c in curves.items()})
 panels = [
     ("seeds", ["training DA R4 with seeds"]),
     ("test images", ["measure R4 with images"]),
-    (
-        "elements of the group",
-        [n for n in curves if n.startswith("training WT")],
-    ),
-    (
-        "elements of the group ",
-        [n for n in curves if n.startswith("measure with")],
-    ),
+    ("elements of the group", [n for n in curves if n.startswith("training WT")]),
+    ("elements of the group ", [n for n in curves if n.startswith("measure with")]),
 ]
 figure, axes = plt.subplots(2, 2, figsize=(8, 5.6))
 for axis, (label, names) in zip(axes.flat, panels):
@@ -364,9 +335,7 @@ Markdown(
 # %% tags=["hide-input"]
 shifts = table[shift & table.ratio.notna()]
 shifts.index = shifts.index.str.removeprefix("bfloat16, shift of ")
-shifts = shifts[["ours", "reference", "met"]].replace(
-    {"met": {"no": "yes", "yes": "no"}}
-)
+shifts = shifts[["ours", "reference", "met"]].replace({"met": {"no": "yes", "yes": "no"}})
 shifts.columns = ["shift", "spread", "more than the spread"]
 show_table(shifts, "What bfloat16 moves (accuracy in points)", 4)
 

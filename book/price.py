@@ -66,8 +66,9 @@ from IPython.display import Markdown
 from torch import nn
 
 import ginv
-from ginv import costs
-from ginv.figures import (
+from ginv.networks import small_convnet
+from ginv.pages import Settings, refuse_unknown
+from ginv.pages.figures import (
     GROUP_NAMES,
     METHOD_STYLES,
     MethodStyle,
@@ -75,23 +76,26 @@ from ginv.figures import (
     show_table,
     use_style,
 )
-from ginv.sweep import read_grid, robustness
-from ginv.tuning import TARGET
+from ginv.pages.paper import book_file
+from ginv.runs import costs
+from ginv.runs.grid import read_grid
+from ginv.runs.measured import robustness
+from ginv.runs.nu import TARGET, read_sweep
 
-ginv.refuse_unknown(In)  # a parameter by a wrong name
-settings = ginv.Settings(profile, group, seeds, device, results)
+refuse_unknown(In)  # a parameter by a wrong name
+settings = Settings(profile, group, seeds, device, results)
 use_style()
 Markdown(f"The networks of Table 1 on this page are those of {settings.label}.")
 
 # %% [markdown]
 # ## The recipes
 #
-# Each is a line of `price.yaml`, the table of runs that `make tune` hands to `python -m ginv.sweep`. What it measures is in
+# Each is a line of `price.yaml`, the table of runs that `make tune` hands to `python -m ginv.runs.grid`. What it measures is in
 # `results/price.csv`, on the 2,000 validation images, in all orientations: whatever is chosen on this page is chosen by
 # them. The test images come last, and each network that is reported sees them once.
 
 # %%
-grid = read_grid("price.yaml")
+grid = read_grid(book_file("price.yaml"))
 sweep = pd.read_csv(Path(results) / "price.csv")
 keys = ["group", "recipe", "nu", "seed"]
 points = sweep.pivot(index=keys, columns="metric", values="value").reset_index()
@@ -103,25 +107,12 @@ CHANGES = {
         "noise of the pair",
         "the penalty takes all pairs of the orbit: the squared distance of each view's logits from their mean",
     ),
-    "cosine decay": (
-        "optimisation",
-        "the learning rate falls to 0 along a cosine",
-    ),
+    "cosine decay": ("optimisation", "the learning rate falls to 0 along a cosine"),
     "600 epochs": ("optimisation", "twice as long"),
     "batches of 128": ("optimisation", "four times as many steps"),
-    "weight decay": (
-        "optimisation",
-        "each step shrinks the weights, at a rate of 1",
-    ),
+    "weight decay": ("optimisation", "each step shrinks the weights, at a rate of 1"),
     "all views": ("signal", "the task loss takes both views, not the first"),
-    "WT teacher": (
-        "signal",
-        "the penalty is the distance from the logits of a weight-tied network",
-    ),
-    "first layer of 512": (
-        "capacity",
-        "as many features as a weight-tied network of R4 computes",
-    ),
+    "first layer of 512": ("capacity", "as many features as a weight-tied network of R4 computes"),
     "He's weights": (
         "start",
         "initial weights 2.4 times as large as PyTorch's, as He et al. advise for ReLUs",
@@ -135,10 +126,7 @@ counts = points.recipe.value_counts()
 lines = [
     f"- *IR*: the paper's: one random pair of views of each image, 300 epochs at a constant rate ({counts['IR']} networks)"
 ]
-lines += [
-    f"- *{name}*: {what} ({counts[name]} networks)"
-    for name, (_, what) in CHANGES.items()
-]
+lines += [f"- *{name}*: {what} ({counts[name]} networks)" for name, (_, what) in CHANGES.items()]
 Markdown("\n".join(lines))
 
 # %% [markdown]
@@ -186,9 +174,7 @@ def draw_limits(axis, name, recipe="DA", line="--"):
 
 
 def draw_fronts(name):
-    figure, axes = plt.subplots(
-        2, 5, figsize=(10, 4.8), sharex=True, sharey=True
-    )
+    figure, axes = plt.subplots(3, 3, figsize=(8, 6.6), sharex=True, sharey=True)
     for axis, recipe in zip(axes.flat, CHANGES):
         draw_front(axis, name, "IR", METHOD_STYLES["IR"])
         draw_front(axis, name, recipe, CHANGED)
@@ -199,11 +185,11 @@ def draw_fronts(name):
     figure.suptitle(GROUP_NAMES[name])
 
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Rotations R4: accuracy against SI on the validation images, a marker per nu. Green triangles: the paper's recipe. Black diamonds: with one change. Dashed: the accuracy of data augmentation. Dotted: SI = 0.95.", "name": "fig-fronts-r4"}, "image": {"alt": "Ten panels, each with the front of the paper's recipe and that of one change of it"}}}
+# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Rotations R4: accuracy against SI on the validation images, a marker per nu. Green triangles: the paper's recipe. Black diamonds: with one change. Dashed: the accuracy of data augmentation. Dotted: SI = 0.95.", "name": "fig-fronts-r4"}, "image": {"alt": "Nine panels, each with the front of the paper's recipe and that of one change of it"}}}
 if "R4" in settings.groups:
     draw_fronts("R4")
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "The same for translations T3.", "name": "fig-fronts-t3"}, "image": {"alt": "Ten panels, each with the front of the paper's recipe and that of one change of it"}}}
+# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "The same for translations T3.", "name": "fig-fronts-t3"}, "image": {"alt": "Nine panels, each with the front of the paper's recipe and that of one change of it"}}}
 if "T3" in settings.groups:
     draw_fronts("T3")
 
@@ -232,21 +218,14 @@ def price_of(name, recipe, seeds=None):
 
 regularised = [r for r, runs in grid.recipes.items() if runs[0].method == "IR"]
 price = pd.DataFrame(
-    {
-        name: {recipe: price_of(name, recipe) for recipe in regularised}
-        for name in settings.groups
-    }
+    {name: {recipe: price_of(name, recipe) for recipe in regularised} for name in settings.groups}
 )
 
 
 # %% tags=["hide-input"]
 HE = "DA, He's weights"
-nu_sweep = pd.read_csv(Path(results) / "nu_sweep.csv").query(
-    "regulariser == 'logit' and seed == 0"
-)
-several = points.groupby(["group", "recipe", "nu"]).accuracy.agg(
-    ["std", "count"]
-)
+nu_sweep = read_sweep().query("regulariser == 'logit' and seed == 0")
+several = points.groupby(["group", "recipe", "nu"]).accuracy.agg(["std", "count"])
 of_seeds = several["std"][several["count"] > 2].groupby("group").median()
 
 
@@ -279,9 +258,7 @@ show_table(
 # %% tags=["hide-input"]
 def in_words(points):
     if np.isnan(points):
-        return (
-            "an unknown number of points, since no ν that was tried reached it"
-        )
+        return "an unknown number of points, since no ν that was tried reached it"
     return f"{points:.1f} points"
 
 
@@ -293,10 +270,7 @@ def attributed(name):
         for kind, points in best.items()
     )
     da = front(name, "DA").accuracy.item()
-    tied, small = (
-        front(name, r).accuracy.item() - da
-        for r in ("WT", "WT, as many features")
-    )
+    tied, small = (front(name, r).accuracy.item() - da for r in ("WT", "WT, as many features"))
     return (
         f"- {GROUP_NAMES[name]}: the paper's recipe pays {in_words(price.loc['IR', name])}, and with the best single change {price.loc[list(kinds), name].min():.1f}. The best of each "
         f"kind wins: {parts}. A weight-tied network, invariant by its weights, has {tied:+.1f} points to DA, and one that computes no more "
@@ -342,11 +316,8 @@ some = ginv.load_dataset().validation.head(200)
 
 def orbit_error(model, name):
     """Relative LI of the logits, and of the first layer's units."""
-    orbit = ginv.group_named(name).orbit(some.images)
-    with torch.no_grad():
-        units = model.features(orbit.flatten(0, 1))
-        logits = model.output(model.hidden(units))
-    both = (x.unflatten(0, orbit.shape[:2]) for x in (logits, units))
+    acting = ginv.group_named(name)
+    both = (ginv.orbit_logits(part, some.images, acting) for part in (model, model.features))
     return [ginv.relative_logit_invariance(x).mean().item() for x in both]
 
 
@@ -478,17 +449,12 @@ rounding = pd.concat(
     {
         (name, precision): front(name, recipe, seeds=[0])
         for name in settings.groups
-        for precision, recipe in (
-            ("bfloat16", COMBINED),
-            ("float32", "combined, float32"),
-        )
+        for precision, recipe in (("bfloat16", COMBINED), ("float32", "combined, float32"))
     },
     names=["group", "products", "nu"],
 )
 rounding = rounding[["accuracy", "SI", "relative_LI"]].unstack("products")
-show_table(
-    rounding.dropna(), "The combined recipe in two precisions, one seed", 5
-)
+show_table(rounding.dropna(), "The combined recipe in two precisions, one seed", 5)
 
 
 # %% tags=["hide-input"]
@@ -521,11 +487,7 @@ PANELS = {
     "DI_under_drift": "DI under drift",
 }
 figure, axes = plt.subplots(
-    len(settings.groups),
-    3,
-    figsize=(9, 2.8 * len(settings.groups)),
-    squeeze=False,
-    sharex=True,
+    len(settings.groups), 3, figsize=(9, 2.8 * len(settings.groups)), squeeze=False, sharex=True
 )
 for row, name in zip(axes, settings.groups):
     da = front(name, "DA").iloc[0]
@@ -571,8 +533,7 @@ def near_target(name):
 
 
 at_target = pd.concat(
-    {name: near_target(name) for name in settings.groups},
-    names=["group", "recipe"],
+    {name: near_target(name) for name in settings.groups}, names=["group", "recipe"]
 )
 show_table(
     at_target,
@@ -654,15 +615,12 @@ reported = {
     for method in ("WT", "DA", "IR")
 }
 reported |= {name: of_recipe(name) for name in ("DA, He's weights", COMBINED)}
-trained = ginv.train(
-    [run for runs in reported.values() for run in runs], device=device
-)
+trained = ginv.train([run for runs in reported.values() for run in runs], device=device)
 
 
 # %%
 def off_data(run):
-    model = trained[run].model.cpu()
-    return robustness(model, run.group, "test", settings.test_images // 10)
+    return robustness(trained[run], "test", settings.test_images // 10, device=device)
 
 
 rows = {
@@ -689,12 +647,8 @@ def verdict(name):
     best, accuracy = means.loc[name, COMBINED], means.loc[name].accuracy
     gain = best.accuracy - accuracy
     each = final.accuracy[name, COMBINED]
-    met = {
-        other: best.SI >= TARGET and gain[other] >= -1 for other in ("DA", HE)
-    }
-    reached = {
-        other: "reached" if met[other] else "not reached" for other in met
-    }
+    met = {other: best.SI >= TARGET and gain[other] >= -1 for other in ("DA", HE)}
+    reached = {other: "reached" if met[other] else "not reached" for other in met}
     return (
         f"- {GROUP_NAMES[name]}: the combined recipe has {best.accuracy:.1f} % ({each.min():.1f} to {each.max():.1f} over the seeds) at SI {best.SI:.3f}: {gain['DA']:+.1f} points to DA, "
         f"{gain[HE]:+.1f} to DA from He's weights, {gain['WT']:+.1f} to weight-tying and {gain['IR']:+.1f} to the paper's recipe. "
@@ -795,23 +749,14 @@ def recipe_loss(model, acting, x, y, nu):
 
 
 # %% [markdown]
-# Here is a small convolutional network, like that of {doc}`metrics`, on the garments of Fashion-MNIST {cite}`xiao2017`, in
+# Here is the small convolutional network of {doc}`metrics`, on the garments of Fashion-MNIST {cite}`xiao2017`, in
 # the rotations R4. Two of its kernels are 4 wide and not 3: at a stride of 2 only kernels of even width cover an even number
 # of pixels symmetrically, which the start needs to be invariant.
 
 
 # %%
 def convolutional(symmetric=False):
-    layers = []
-    for sizes in ((1, 16, 4), (16, 32, 4), (32, 32, 3)):
-        layers += [nn.Conv2d(*sizes, stride=2, padding=1), nn.ReLU()]
-    features = nn.Sequential(*layers, nn.Flatten())
-    model = nn.Sequential(features, nn.Linear(32 * 5 * 5, 9))
-    generator = torch.Generator().manual_seed(0)
-    for weight in (w for w in model.parameters() if w.ndim > 1):
-        nn.init.kaiming_uniform_(
-            weight, nonlinearity="relu", generator=generator
-        )
+    model = small_convnet(torch.Generator().manual_seed(0))
     if symmetric:
         ginv.symmetrise(model, rotations)
     return model
@@ -837,9 +782,7 @@ class Tied(nn.Module):
 garments = ginv.load_dataset("FashionMNIST")
 
 
-def fit(
-    model, acting=rotations, nu=0.0, steps=600 if profile == "paper" else 30
-):
+def fit(model, acting=rotations, nu=0.0, steps=600 if profile == "paper" else 30):
     generator = torch.Generator().manual_seed(0)
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -865,9 +808,7 @@ for start in ("random start", "symmetric start"):
 seen = garments.validation.head(400 if profile == "paper" else 20)
 larger = pd.DataFrame(
     {
-        key: ginv.measure(
-            model, seen.images, seen.labels, rotations, progress=False
-        ).summary
+        key: ginv.measure(model, seen.images, seen.labels, rotations, progress=False).summary
         for key, model in fitted.items()
     }
 ).T.rename_axis(["network", "nu"])
@@ -890,9 +831,7 @@ def relative_cost(run):
 
 
 cost = {
-    name: relative_cost(
-        next(run for run in grid.recipes[COMBINED] if run.group == name)
-    )
+    name: relative_cost(next(run for run in grid.recipes[COMBINED] if run.group == name))
     for name in settings.groups
 }
 Markdown(
@@ -909,11 +848,7 @@ Markdown(
 # %% tags=["hide-input"]
 def summed_up(name):
     random = price.loc[[r for r in regularised if r not in SYMMETRIC], name]
-    best, paper, accuracy = (
-        means.loc[name, COMBINED],
-        means.loc[name, "IR"],
-        means.accuracy[name],
-    )
+    best, paper, accuracy = (means.loc[name, COMBINED], means.loc[name, "IR"], means.accuracy[name])
     sensitivity = means.sigma_max[name] / means.sigma_max[name, "DA"]
     return (
         f"- {GROUP_NAMES[name]}: SI 0.95 costs {in_words(price.loc['IR', name])} with the paper's recipe, {random.min():.1f} with the best from a random start ({random.idxmin()}) "

@@ -20,7 +20,7 @@
 #
 # **What you will see**
 #
-# - A sweep of 1,000 runs, as the table that `python -m ginv.sweep` takes.
+# - A sweep of 1,000 runs, as the table that `python -m ginv.runs.grid` takes.
 # - What a run costs in a stack of one, two, four, eight; and how well counted operations tell the price of a network that
 #   was not timed.
 # - What a scheduler and its workers add.
@@ -64,20 +64,20 @@ from distributed import Client, LocalCluster
 from IPython.display import Markdown
 
 import ginv
-from ginv import Run, checkpoints, costs, store
+from ginv import Run
 from ginv.data import DATASETS
-from ginv.figures import METHOD_STYLES, show_table, use_style
-from ginv.sweep import Grid, evaluate, read_grid, sweep
-from ginv.training import (
-    LARGEST_STACK,
-    METHODS,
-    choose_device,
-    stacks,
-    train_stack,
-)
+from ginv.machine import choose_device
+from ginv.pages import Settings, refuse_unknown
+from ginv.pages.figures import METHOD_STYLES, show_table, use_style
+from ginv.recipe import METHODS
+from ginv.runs import costs, store
+from ginv.runs.grid import Grid, read_grid, run_grid
+from ginv.runs.measured import evaluated
+from ginv.runs.train import LARGEST_STACK, stacks
+from ginv.stack import TrainedRun, train_stack
 
-ginv.refuse_unknown(In)  # a parameter by a wrong name
-settings = ginv.Settings(profile, group, seeds, device, results)
+refuse_unknown(In)  # a parameter by a wrong name
+settings = Settings(profile, group, seeds, device, results)
 use_style()
 
 # %% [markdown]
@@ -107,9 +107,9 @@ recipes:
 # to a bucket.
 #
 # ```sh
-# python -m ginv.sweep grid.yaml > table.csv
-# python -m ginv.sweep grid.yaml --scheduler tcp://scheduler:8786 > table.csv
-# python -m ginv.sweep grid.yaml --scheduler tcp://scheduler:8786 --store s3://bucket/runs > table.csv
+# python -m ginv.runs.grid grid.yaml > table.csv
+# python -m ginv.runs.grid grid.yaml --scheduler tcp://scheduler:8786 > table.csv
+# python -m ginv.runs.grid grid.yaml --scheduler tcp://scheduler:8786 --store s3://bucket/runs > table.csv
 # ```
 #
 # Stopped and called again, each goes on where it was. Here we only read the grid, and do what the second would: runs of one
@@ -117,6 +117,7 @@ recipes:
 
 # %%
 folder = Path(tempfile.mkdtemp())
+os.environ["GINV_RUNS"] = str(folder / "runs")  # a store of its own, and of its workers
 asked = f"[{', '.join(settings.groups)}]"  # of the parameters of this page
 (folder / "grid.yaml").write_text(text.replace("[R4, T3]", asked))
 grid = read_grid(folder / "grid.yaml")
@@ -135,7 +136,7 @@ Markdown(
 # ## What a run costs
 #
 # A worker has one core, which is Dask's default; so we time on one thread. A training has a part that is done once, in
-# which the data set is turned and cropped, and epochs, which are all alike. With a checkpoint after each epoch we can tell the
+# which the data set is turned and cropped, and epochs, which are all alike. With the time after each epoch we can tell the
 # two apart. On a CPU we count the seconds that the core spent on us, so that what else the machine does matters less.
 
 # %%
@@ -154,7 +155,6 @@ def get_ready():
 
 
 # %%
-checkpoints.MOST_LOST = 0.0  # seconds: one after each epoch
 clock = time.process_time if where.type == "cpu" else time.perf_counter
 
 
@@ -162,12 +162,7 @@ def once_and_epoch(runs):
     """Seconds that a stack takes once, and for an epoch: the median."""
     runs = [replace(run, epochs=timed_epochs, **shape) for run in runs]
     times = [clock()]
-    train_stack(
-        runs,
-        device=where,
-        progress=False,
-        keep=lambda checkpoint: times.append(clock()),
-    )
+    train_stack(runs, device=where, progress=False, keep=lambda state: times.append(clock()))
     first, *others = np.diff(times)
     return max(first - np.median(others), 0), np.median(others)
 
@@ -196,13 +191,13 @@ alone = pd.Series(alone, name="seconds")
 
 # %%
 def operations(run):
-    """Of an epoch of the timed size."""
-    return costs.training_operations(replace(run, epochs=1, **shape))
+    """Of an epoch."""
+    return costs.training_operations(replace(run, epochs=1))
 
 
 def timed_run(name, method, **changes):
     nu = 1.0 if method == "IR" else 0.0
-    return Run(name, method, nu=nu, **changes)
+    return Run(name, method, nu=nu, **shape, **changes)
 
 
 # %%
@@ -263,9 +258,7 @@ right.grid(True)
 
 # %% tags=["hide-input"]
 best = alone.idxmin()
-ratios = pd.Series(
-    {label: took / told for label, (told, took) in checks.items()}
-)
+ratios = pd.Series({label: took / told for label, (told, took) in checks.items()})
 low, high = min(ratios.min(), 1), max(ratios.max(), 1)
 Markdown(
     f"A run costs least in a stack of {best}: {alone[best] / alone.iloc[0]:.0%} of its price alone. The stacks that had no "
@@ -284,56 +277,43 @@ FEW = 200  # images
 
 
 def seconds_to_evaluate(method, name, images):
-    model = timed_run(name, method).model().requires_grad_(False)
+    run = timed_run(name, method)
+    untrained = TrainedRun(run, run.model().requires_grad_(False), {})
     began = clock()
-    evaluate(model, name, grid.split, images)
+    evaluated(untrained, grid.split, images, device=device)
     return clock() - began
 
 
 # %%
 few = [seconds_to_evaluate("DA", settings.groups[0], FEW) for _ in range(2)]
-evaluating = {
-    key: seconds_to_evaluate(*key, grid.images if paper else FEW)
-    for key in measured
-}
+evaluating = {key: seconds_to_evaluate(*key, grid.images if paper else FEW) for key in measured}
 if not paper:  # a look: as if it were in proportion
     evaluating = {k: s * grid.images / FEW for k, s in evaluating.items()}
 
 # %% tags=["hide-input"]
 prices = pd.DataFrame(
     {
-        "once (s a stack)": {
-            key: first for key, (first, _) in measured.items()
-        },
+        "once (s a stack)": {key: first for key, (first, _) in measured.items()},
         "epoch (s a run)": {key: s / 4 for key, (_, s) in measured.items()},
         "speed (GFLOP/s)": {key: value / 1e9 for key, value in speed.items()},
         "evaluating (s a run)": evaluating,
     }
 )
-show_table(
-    prices, f"One core, width 128, stacks of 4, epochs timed: {timed_epochs}", 3
-)
+show_table(prices, f"One core, width 128, stacks of 4, epochs timed: {timed_epochs}", 3)
 
 # %% [markdown]
 # ## What workers add
 #
 # So far there was one process, and it was ours. Now a real scheduler and a worker of one core, on this machine, and then a second
 # worker beside the first. The sweep is small and of one kind of network, so that its price can be told from the above:
-# four widths, four seeds, an epoch or a few. It is `ginv.sweep.sweep`, in a store of its own.
+# four widths, four seeds, an epoch or a few. It is `ginv.runs.grid.run_grid`, in a store of its own.
 
 
 # %%
 def small(first):
     """A few stacks that nobody has trained."""
     runs = (
-        Run(
-            settings.groups[0],
-            "DA",
-            seed,
-            width=width,
-            epochs=timed_epochs,
-            **shape,
-        )
+        Run(settings.groups[0], "DA", seed, width=width, epochs=timed_epochs, **shape)
         for width in ((96, 112, 128, 144) if paper else (112, 128))
         for seed in range(first, first + 4)
     )
@@ -349,13 +329,12 @@ def do_small(client, first):
     client.run(get_ready)
     before, began = seconds_of_workers(client), time.perf_counter()
     address = client.scheduler.address
-    sweep(small(first), device=device, scheduler=address)
+    run_grid(small(first), device=device, scheduler=address)
     took = time.perf_counter() - began
     return seconds_of_workers(client) - before, took
 
 
 # %%
-os.environ["GINV_RUNS"] = str(folder / "runs")  # of the workers
 options = dict(threads_per_worker=1, dashboard_address=None, host="127.0.0.1")
 with LocalCluster(n_workers=1, **options) as cluster, Client(cluster) as client:
     hasty, _ = do_small(client, 4)
@@ -409,19 +388,14 @@ def training_seconds(part):
     return once + run.epochs * epoch
 
 
-told = sum(
-    training_seconds(part) + len(part) * few[1]
-    for part, _ in stacks(small(4).runs, 4)
-)
+told = sum(training_seconds(part) + len(part) * few[1] for part, _ in stacks(small(4).runs, 4))
 forgotten, crowded = used[1] / told, used[2] / used[1]
 
 # %% tags=["hide-input"]
 stored = {
     run: sum(
         file.stat().st_size
-        for file in (
-            folder / "runs" / store.record_name(run.specification)
-        ).iterdir()
+        for file in (folder / "runs" / store.record_name(run.specification)).iterdir()
     )
     for run in small(4).runs
 }
@@ -452,16 +426,12 @@ Markdown(
 # group, its evaluations; times the two ratios that we just measured. Summed over stacks it is the time of one core.
 
 # %%
-if not paper:  # speeds are of the timed size; the sweep is of the paper's
-    shape = {}
 cost = pd.DataFrame(
     {
         "recipe": [part[0].method for part in parts],
         "runs": [len(part) for part in parts],
         "training": [training_seconds(part) for part in parts],
-        "measuring": [
-            len(p) * evaluating[p[0].method, p[0].group] for p in parts
-        ],
+        "measuring": [len(p) * evaluating[p[0].method, p[0].group] for p in parts],
     }
 )
 cost["seconds"] = cost.training + cost.measuring
@@ -579,10 +549,7 @@ Markdown(
 rows = {
     **{("seconds per run-epoch, stack", n): s for n, s in alone.items()},
     **{("told", label): ratio for label, ratio in ratios.items()},
-    **{
-        ("evaluating, seconds a run", f"{m} {g}"): s
-        for (m, g), s in evaluating.items()
-    },
+    **{("evaluating, seconds a run", f"{m} {g}"): s for (m, g), s in evaluating.items()},
     ("seconds", "a worker starts"): start,
     ("seconds", "a task"): task,
     ("ratio", "a worker as Dask starts it"): hasty / used[1],
@@ -593,10 +560,7 @@ rows = {
     ("sweep", "stacks"): len(parts),
     ("sweep", "core-hours"): hours,
     **{("hours, machines", m): h for m, h in plan.computed.items()},
-    **{
-        ("straight line, machines", m): h
-        for m, h in plan["straight line"].items()
-    },
+    **{("straight line, machines", m): h for m, h in plan["straight line"].items()},
 }
 saved = pd.Series(rows).rename_axis(["quantity", "item"]).rename("value")
 settings.save(saved.reset_index(), results, "scaling")

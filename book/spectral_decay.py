@@ -67,7 +67,8 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 import ginv
-from ginv.figures import (
+from ginv.pages import Settings, refuse_unknown
+from ginv.pages.figures import (
     GROUP_NAMES,
     METHOD_STYLES,
     MethodStyle,
@@ -75,9 +76,11 @@ from ginv.figures import (
     show_table,
     use_style,
 )
+from ginv.pages.settings import WEIGHT_DECAYS
+from ginv.runs.nu import TARGET, read_sweep
 
-ginv.refuse_unknown(In)  # a parameter by a wrong name
-settings = ginv.Settings(profile, group, seeds, device, results)
+refuse_unknown(In)  # a parameter by a wrong name
+settings = Settings(profile, group, seeds, device, results)
 use_style()
 Markdown(f"This page was run with {settings.label}.")
 
@@ -144,10 +147,7 @@ class Case(NamedTuple):
 
 
 # %%
-INITS = {
-    "Glorot": torch.nn.init.xavier_uniform_,
-    "He": torch.nn.init.kaiming_normal_,
-}
+INITS = {"Glorot": torch.nn.init.xavier_uniform_, "He": torch.nn.init.kaiming_normal_}
 
 
 def draw(init, seed, classes=9, pixels=36 * 36):
@@ -226,12 +226,8 @@ for case in cases:
     for t, W in zip(times, integrate_case(case, times)):
         apart = (W - closed_form(case.W0, case.e, t)).abs().max().item()
         assert apart < 1e-10
-        integration_error[case.group] = max(
-            apart, integration_error[case.group]
-        )
-Markdown(
-    f"Integrated and closed form differ by {integration_error.max():.0e} at most."
-)
+        integration_error[case.group] = max(apart, integration_error[case.group])
+Markdown(f"Integrated and closed form differ by {integration_error.max():.0e} at most.")
 
 # %% [markdown]
 # ## Step 3: the spectrum
@@ -321,18 +317,18 @@ acting, case = groups[0], cases[0]
 summed = acting.orbit(case.x.view(36, 36)).sum(0).flatten()
 
 
-def with_row_along(direction):
-    """A network whose first row alone sees a direction, strongly."""
+def with_row_along(direction, W0):
+    """The network W0, but that its first row alone sees a direction, strongly."""
     unit = direction / direction.norm()
-    W = case.W0 - torch.outer(case.W0 @ unit, unit)
-    W[0] = 2 * sigma(case.W0) * unit
+    W = W0 - torch.outer(W0 @ unit, unit)
+    W[0] = 2 * sigma(W0) * unit
     return W
 
 
 starts = {
     "random": case.W0,
-    "strongest along ε": with_row_along(case.e),
-    "strongest along an invariant image": with_row_along(summed),
+    "strongest along ε": with_row_along(case.e, case.W0),
+    "strongest along an invariant image": with_row_along(summed, case.W0),
 }
 
 # %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "The largest singular value along the flow, relative to its start, for three starts. The one along an invariant image stays on the bound of the proposition, at 1, and the random one nearly. The one along ε falls until the rest of its matrix is the larger. The logit error falls alike for all three.", "name": "fig-one-direction"}, "image": {"alt": "Largest singular value against time for three starts, one falling and two flat, with the falling logit error"}}}
@@ -341,9 +337,7 @@ figure, axis = plt.subplots(figsize=(6, 3.2))
 for (label, W0), line in zip(starts.items(), ("--", "-.", "-")):
     path = [sigma(closed_form(W0, case.e, t)) / sigma(W0) for t in grid]
     on_top = 3 if label == "random" else 2
-    axis.plot(
-        grid, path, line, zorder=on_top, label=f"$\\sigma_{{max}}$, {label}"
-    )
+    axis.plot(grid, path, line, zorder=on_top, label=f"$\\sigma_{{max}}$, {label}")
 axis.plot(grid, np.exp(-2 * grid), ":", color="black", label="logit error")
 axis.set(
     xlabel="time, in units of $1/\\epsilon^T\\epsilon$",
@@ -413,8 +407,7 @@ def descend(W0, e, rate, steps):
 
 # %%
 strengths = {
-    rate: [sigma(W) for W in descend(case.W0, case.e, rate, 50)]
-    for rate in (0.5, 1.9, 2.0, 2.1)
+    rate: [sigma(W) for W in descend(case.W0, case.e, rate, 50)] for rate in (0.5, 1.9, 2.0, 2.1)
 }
 for rate, path in strengths.items():
     rises = max(path) > path[0] * (1 + 1e-12)
@@ -434,9 +427,7 @@ for case in cases:
     by_rate = []
     for rate in rates:
         W = descend(case.W0, case.e, rate, round(t / rate))[-1]
-        powers = (1 - rate) ** round(
-            t / rate
-        ) - 1  # (I - rate Sigma)^k - I along e
+        powers = (1 - rate) ** round(t / rate) - 1  # (I - rate Sigma)^k - I along e
         discrete = case.W0 + powers * torch.outer(case.W0 @ unit, unit)
         assert (W - discrete).abs().max() < 1e-13
         by_rate.append((W - exact).norm().item())
@@ -457,21 +448,12 @@ for name, case in first.items():
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
 for (name, rows), marker in zip(errors.items(), "os"):
     left.loglog(rates, rows.mean(0), marker, label=GROUP_NAMES[name])
-left.loglog(
-    rates, rows.mean(0)[-1] * rates / rates[-1], ":", color="grey", lw=1
-)
-left.set(
-    xlabel="$\\alpha$, in units of $1/\\lambda_{max}$",
-    ylabel="distance from flow",
-)
+left.loglog(rates, rows.mean(0)[-1] * rates / rates[-1], ":", color="grey", lw=1)
+left.set(xlabel="$\\alpha$, in units of $1/\\lambda_{max}$", ylabel="distance from flow")
 left.legend()
 for (rate, path), line in zip(strengths.items(), ("-", "--", ":", "-.")):
     right.plot(np.array(path) / path[0], line, label=f"$\\alpha$ = {rate:g}")
-right.set(
-    xlabel="step",
-    ylabel="$\\sigma_{max}$, relative to the start",
-    ylim=(0, None),
-)
+right.set(xlabel="step", ylabel="$\\sigma_{max}$, relative to the start", ylim=(0, None))
 legend = right.legend(loc="upper left")
 
 
@@ -505,9 +487,7 @@ def act_on_rows(acting, g, M):
 
 def tie(acting, W):
     """W P, the average over the group."""
-    return sum(act_on_rows(acting, g, W) for g in acting.elements) / (
-        acting.order
-    )
+    return sum(act_on_rows(acting, g, W) for g in acting.elements) / (acting.order)
 
 
 def sigma_matrix(acting, x):
@@ -564,9 +544,7 @@ for acting in groups:
     basis = vectors[:, values > 0.5]  # they are 0 or 1
     Sigma = sigma_matrix(acting, images.double())
     Sigma /= torch.linalg.eigvalsh(basis.T @ Sigma @ basis)[-1]
-    spectra[acting.name] = Spectrum(
-        inked, basis, Sigma, *diagonalise(Sigma, basis)
-    )
+    spectra[acting.name] = Spectrum(inked, basis, Sigma, *diagonalise(Sigma, basis))
 
 # %%
 for acting in groups:
@@ -653,9 +631,7 @@ assert (ends.distance < 1e-13).all()
 lines = [
     f"- **{GROUP_NAMES[name]}.** After {steps:,} steps the logit error is {row['logit error']:.0e} of what it was; the distance from the "
     f"weight-tied network is still {row.distance:.0%} of what it was."
-    for name, row in relative.xs(
-        (steps, "Glorot"), level=("t", "init")
-    ).iterrows()
+    for name, row in relative.xs((steps, "Glorot"), level=("t", "init")).iterrows()
 ]
 Markdown("\n".join(lines))
 
@@ -719,9 +695,7 @@ def end_of_flow(acting, seen):
 
 # %%
 rows = [
-    (acting.name, n, *end_of_flow(acting, images[:n].double()))
-    for acting in groups
-    for n in sizes
+    (acting.name, n, *end_of_flow(acting, images[:n].double())) for acting in groups for n in sizes
 ]
 columns = ["group", "images", "rank", "training images", "new images"]
 spans = pd.DataFrame(rows, columns=columns).set_index(["group", "images"])
@@ -811,9 +785,7 @@ def train_deep(depth):
         W, error, factors = deep_step(factors)
         path.append((sigma(W), sigma(W @ P), error))
     assert (factors[0] @ P - invariant).abs().max() < 1e-10  # W_1 P stays
-    return pd.DataFrame(
-        path, columns=["sigma of W", "sigma of W P", "logit error"]
-    )
+    return pd.DataFrame(path, columns=["sigma of W", "sigma of W P", "logit error"])
 
 
 deep = {depth: train_deep(depth) for depth in depths}
@@ -828,14 +800,11 @@ axes[0].set_ylabel("relative to the start")
 legend = axes[0].legend()
 
 # %%
-change = pd.DataFrame(
-    {d: path.iloc[-1] / path.iloc[0] for d, path in deep.items()}
-)
+change = pd.DataFrame({d: path.iloc[-1] / path.iloc[0] for d, path in deep.items()})
 if 1 in deep:
     assert abs(change.loc["sigma of W P", 1] - 1) < 1e-10
 show_table(
-    change.T.rename_axis("depth"),
-    f"{acting.name}, after {steps_deep} steps, relative to the start",
+    change.T.rename_axis("depth"), f"{acting.name}, after {steps_deep} steps, relative to the start"
 )
 
 # %% tags=["hide-input"]
@@ -869,11 +838,8 @@ for acting in groups:
         "inked pixels": int(spectra[name].inked.sum()),
         "smallest eigenvalue": spectra[name].rates[0].item(),
         "distance at the end": ends.loc[name].distance.max(),
-        "distance after training steps": relative.loc[
-            (name, "Glorot", steps), "distance"
-        ],
-        "sigma end / start": decay.loc[name, "Glorot"]["end"]
-        / decay.loc[name, "Glorot"]["start"],
+        "distance after training steps": relative.loc[(name, "Glorot", steps), "distance"],
+        "sigma end / start": decay.loc[name, "Glorot"]["end"] / decay.loc[name, "Glorot"]["start"],
         "sigma tied / start": decay.loc[name, "Glorot"]["weight-tied"]
         / decay.loc[name, "Glorot"]["start"],
         "few images, new": spans.loc[name, "new images"].iloc[0],
@@ -913,7 +879,7 @@ FORMS = {
     "kl": MethodStyle("#CC79A7", "v", ":"),
     "normalised": MethodStyle("#E69F00", "D", "--"),
 }
-sweep = ginv.tuning.read_sweep().set_index(["group", "regulariser", "nu"])
+sweep = read_sweep().set_index(["group", "regulariser", "nu"])
 reached = sweep.groupby(level=[0, 1, 2])[["SI", "accuracy"]].mean()
 for name, axis in group_panels(settings).items():
     for form, style in FORMS.items():
@@ -921,7 +887,7 @@ for name, axis in group_panels(settings).items():
         look = dict(marker=style.marker, color=style.colour)
         axis.semilogx(line, style.line, ms=4, label=form, **look)
         axis.plot(nu, line[nu], ms=10, **look)
-    axis.axhline(ginv.tuning.TARGET, ls="--", color="grey")
+    axis.axhline(TARGET, ls="--", color="grey")
     axis.set(xlabel="ν", ylabel="SI (validation)")
     axis.label_outer()
 handles = axis.get_legend_handles_labels()
@@ -931,12 +897,12 @@ legend = plt.gcf().legend(*handles, loc="outside lower center", ncols=3)
 rows = []
 for name, form in product(settings.groups, FORMS):
     nu = ginv.chosen_nu(name, form)
-    if (si := reached.SI[name, form][nu]) >= ginv.tuning.TARGET:
+    if (si := reached.SI[name, form][nu]) >= TARGET:
         rows.append(f"- {name}, {form}: ν = {nu:g} reaches SI {si:.3f}.")
     else:
         rows.append(
             f"- {name}, {form}: with the seed of the search **no ν reaches "
-            f"{ginv.tuning.TARGET}**, up to {reached.SI[name, form].index.max():g}; "
+            f"{TARGET}**, up to {reached.SI[name, form].index.max():g}; "
             f"the figures take ν = {nu:g}, which comes nearest, with SI {si:.3f}."
         )
 Markdown("\n".join(rows))
@@ -950,10 +916,7 @@ Markdown("\n".join(rows))
 # the course of a training.
 
 # %%
-trained = {
-    **settings.train(),
-    **ginv.train(settings.spectral_runs(), device=device),
-}
+trained = {**settings.train(), **ginv.train(settings.spectral_runs(), device=device)}
 
 
 def name_of(run):
@@ -1007,7 +970,7 @@ def response(model, x, step):
 
 
 # %%
-def look(model, orbit, g):
+def sensitivity_at(model, orbit, g):
     """Sensitivity of a network at the images of one orientation, a column per measure."""
     x = orbit[g]
     j = torch.cat([ginv.jacobian(model, part) for part in x.split(500)])
@@ -1017,9 +980,7 @@ def look(model, orbit, g):
         "orbit": torch.stack([squared_change(j, e) for e in steps]).mean(0),
         "image": squared_change(j, others - x),
         "random": j.square().sum((1, 2)) / j.shape[2],
-        "whole_orbit": torch.stack([response(model, x, e) for e in steps]).mean(
-            0
-        ),
+        "whole_orbit": torch.stack([response(model, x, e) for e in steps]).mean(0),
         "whole_image": response(model, x, others - x),
     }
     return pd.DataFrame(columns)
@@ -1029,7 +990,7 @@ def look(model, orbit, g):
 def sensitivity(model, acting):
     """sigma_max(J), and the root mean square of |J u| for three kinds of step, over images and orientations."""
     orbit = acting.orbit(few.images)
-    means = pd.concat([look(model, orbit, g) for g in acting.elements]).mean()
+    means = pd.concat([sensitivity_at(model, orbit, g) for g in acting.elements]).mean()
     roots = means.drop("sigma_max") ** 0.5
     return pd.concat([means[["sigma_max"]], roots.add_prefix("step_to_")])
 
@@ -1043,20 +1004,15 @@ def sensitivity(model, acting):
 acting = ginv.group_named(settings.groups[0])
 tied = trained[settings.run(acting.name, "WT", settings.seeds[0])].model.cpu()
 over_orbit = torch.stack(
-    [
-        ginv.largest_singular_value(tied, x)
-        for x in acting.orbit(few.images[:50])
-    ]
+    [ginv.largest_singular_value(tied, x) for x in acting.orbit(few.images[:50])]
 )
-torch.testing.assert_close(
-    over_orbit, over_orbit[:1].expand_as(over_orbit), rtol=1e-3, atol=0
-)
+torch.testing.assert_close(over_orbit, over_orbit[:1].expand_as(over_orbit), rtol=1e-3, atol=0)
 
 # %% [markdown]
 # Accuracy, SI and the logit scale are those of `ginv.measure`, on the same test images for every run.
 
 # %%
-images = settings.test_images // 5
+images = settings.fewer_images
 KEPT = ["accuracy", "SI", "logit_norm", "relative_LI", "flip_rate"]
 
 
@@ -1075,9 +1031,7 @@ for run, result in trained.items():
     found["sigma_max_over_scale"] = found.sigma_max / found.logit_norm
     columns[run.group, name_of(run), run.regulariser, run.seed, run.nu] = found
 for name, seed in product(settings.groups, settings.seeds):
-    start = settings.run(name, "DA", seed).model(
-        torch.Generator().manual_seed(seed)
-    )
+    start = settings.run(name, "DA", seed).model(torch.Generator().manual_seed(seed))
     acting = ginv.group_named(name)
     columns[name, "untrained", "", seed, 0.0] = sensitivity(start, acting)
 spectral = pd.DataFrame(columns).rename_axis(
@@ -1095,18 +1049,14 @@ means = over_seeds.mean().unstack()
 
 # %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Figure 5 of the paper, on a logarithmic axis, and below it the accuracy. A marker per seed, a bar at the mean.", "name": "fig-5"}, "image": {"alt": "Largest singular value of the Jacobian and accuracy for data augmentation and the three forms of the regulariser, one column per group"}}}
 SHOWN = ["DA", *(f"IR, {form}" for form in FORMS)]
-figure, axes = plt.subplots(
-    2, len(settings.groups), figsize=(8, 4.8), squeeze=False, sharey="row"
-)
+figure, axes = plt.subplots(2, len(settings.groups), figsize=(8, 4.8), squeeze=False, sharey="row")
 for column, name in zip(axes.T, settings.groups):
     column[0].set_title(GROUP_NAMES[name])
     for axis, metric in zip(column, ("sigma_max", "accuracy")):
         for place, method in enumerate(SHOWN):
             value = over_seeds.get_group((metric, name, method))
             style = METHOD_STYLES.get(method) or FORMS[method[4:]]
-            axis.plot(
-                [place] * len(value), value, style.marker, color=style.colour
-            )
+            axis.plot([place] * len(value), value, style.marker, color=style.colour)
             axis.hlines(value.mean(), place - 0.3, place + 0.3, style.colour)
         axis.set_xticks(range(len(SHOWN)), [m.split(", ")[-1] for m in SHOWN])
         axis.margins(x=0.15)
@@ -1128,9 +1078,9 @@ REPORTED = {
     "step_to_whole_orbit": "all the way to orbit",
     "step_to_whole_image": "all the way to image",
 }
-text = over_seeds.mean().map("{:.3g}".format) + over_seeds.std().map(
-    "{:.1g}".format
-).radd(" ± ").replace(" ± nan", "")
+text = over_seeds.mean().map("{:.3g}".format) + over_seeds.std().map("{:.1g}".format).radd(
+    " ± "
+).replace(" ± nan", "")
 text = text.unstack("metric")[list(REPORTED)].rename(columns=REPORTED)
 show_table(
     text.loc[[(g, m) for g in settings.groups for m in ["WT", *SHOWN]]],
@@ -1188,9 +1138,7 @@ legend = plt.gcf().legend(*handles, loc="outside lower center", ncols=5)
 # %% tags=["hide-input"]
 def blindness(name, form):
     ratio = relative_to_da(name, f"IR, {form}")
-    orbit, image = (
-        ratio[f"all the way to {end}"] for end in ("orbit", "image")
-    )
+    orbit, image = (ratio[f"all the way to {end}"] for end in ("orbit", "image"))
     return (
         f"- {name}, {form}: σ_max is {ratio['σ_max']:.2f} of DA's, and {ratio['σ_max / scale']:.2f} of it once both are "
         f"divided by their logit scale. All the way to another orientation {orbit:.2g} of DA's response is left, to another "
@@ -1203,11 +1151,7 @@ def blindness(name, form):
     )
 
 
-Markdown(
-    "\n".join(
-        blindness(name, form) for name in settings.groups for form in FORMS
-    )
-)
+Markdown("\n".join(blindness(name, form) for name in settings.groups for form in FORMS))
 
 # %% [markdown]
 # ### Is it a large weight decay?
@@ -1216,10 +1160,8 @@ Markdown(
 # lowers $\sigma_\max$ without knowing of any group. So the question is what it does to accuracy and to SI on the way.
 
 # %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "DA with growing weight decay (line, the numbers are the decay) and the three forms of the regulariser on the same axes: accuracy and SI against sensitivity, averaged over the seeds, of which weight decay has the first two.", "name": "fig-decay"}, "image": {"alt": "Accuracy and saliency similarity against the largest singular value: a line for data augmentation with increasing weight decay and three markers for the regularisers, one column per group"}}}
-DECAYED = [f"DA, weight decay {d:g}" for d in ginv.settings.WEIGHT_DECAYS]
-figure, axes = plt.subplots(
-    2, len(settings.groups), figsize=(8, 5.2), squeeze=False, sharey="row"
-)
+DECAYED = [f"DA, weight decay {d:g}" for d in WEIGHT_DECAYS]
+figure, axes = plt.subplots(2, len(settings.groups), figsize=(8, 5.2), squeeze=False, sharey="row")
 for column, name in zip(axes.T, settings.groups):
     column[0].set_title(GROUP_NAMES[name])
     values, decayed = means.xs(name, level="group"), METHOD_STYLES["DA"]
@@ -1233,7 +1175,7 @@ for column, name in zip(axes.T, settings.groups):
             color=decayed.colour,
             label="DA with weight decay",
         )
-        for decay, point in zip((0, *ginv.settings.WEIGHT_DECAYS), line):
+        for decay, point in zip((0, *WEIGHT_DECAYS), line):
             axis.annotate(
                 f"{decay:g}",
                 line.loc[["sigma_max", metric], point],
@@ -1260,20 +1202,14 @@ def likeness(name):
     values = means.xs(name, level="group")
     ir, sigma = values["IR, logit"], values.loc["sigma_max"]
     nearest = values[(sigma[["DA", *DECAYED]] - ir.sigma_max).abs().idxmin()]
-    kept = [
-        m for m in DECAYED if values[m].accuracy >= values.DA.accuracy - 0.5
-    ]
+    kept = [m for m in DECAYED if values[m].accuracy >= values.DA.accuracy - 0.5]
     text = (
         f"- **{GROUP_NAMES[name]}.** The point of the line whose σ_max is nearest to that of the logit error "
         f"({nearest.sigma_max:.1f} and {ir.sigma_max:.1f}) is “{nearest.name}”: {nearest.accuracy:.1f} % accuracy at SI "
         f"{nearest.SI:.2f}, against {ir.accuracy:.1f} % at {ir.SI:.2f} for the penalty."
         + (
             " That is not near enough to compare the two."
-            if max(
-                nearest.sigma_max / ir.sigma_max,
-                ir.sigma_max / nearest.sigma_max,
-            )
-            > 1.3
+            if max(nearest.sigma_max / ir.sigma_max, ir.sigma_max / nearest.sigma_max) > 1.3
             else ""
         )
     )
@@ -1302,11 +1238,7 @@ def compared(name, metric):
 
 
 def found(name):
-    missed = [
-        form
-        for form in FORMS
-        if reached.SI[name, form].max() < ginv.tuning.TARGET
-    ]
+    missed = [form for form in FORMS if reached.SI[name, form].max() < TARGET]
     lines = [f"- **{GROUP_NAMES[name]}.** "]
     for metric, text in {
         "sigma_max": "The mean of σ_max is below that of DA",
@@ -1316,15 +1248,11 @@ def found(name):
         below, above = compared(name, metric)
         lines.append(
             f"{text} for {', '.join(below) or 'no form'}"
-            + (
-                f", and not for {', '.join(above)}. "
-                if above and below
-                else ". "
-            )
+            + (f", and not for {', '.join(above)}. " if above and below else ". ")
         )
     if missed:
         lines.append(
-            f"In the sweep, on validation images, no ν brought {', '.join(missed)} to SI {ginv.tuning.TARGET}."
+            f"In the sweep, on validation images, no ν brought {', '.join(missed)} to SI {TARGET}."
         )
     return "".join(lines)
 
@@ -1348,11 +1276,10 @@ def oracle(name):
     per_scale = values.loc["sigma_max_over_scale"]
     text = f"- {name}: σ_max of WT is {share['WT']:.2f} of DA's; that of IR (logit) is {share['IR, logit']:.2f} of DA's. "
     if share["WT"] <= share["IR, logit"]:
-        return (
-            text
-            + "So invariance itself goes with a sensitivity as low as that of IR."
-        )
-    text += "So the low sensitivity of IR is not the price of invariance, but of this way to learn it."
+        return text + "So invariance itself goes with a sensitivity as low as that of IR."
+    text += (
+        "So the low sensitivity of IR is not the price of invariance, but of this way to learn it."
+    )
     if per_scale["IR, logit"] >= per_scale.DA:
         text += " And per unit of logit scale IR is no less sensitive than DA: what is low is the size of its logits."
     return text

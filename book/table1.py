@@ -54,7 +54,8 @@ from IPython.display import HTML, Markdown
 
 import ginv
 from ginv.data import CLASSES
-from ginv.figures import (
+from ginv.pages import Settings, refuse_unknown
+from ginv.pages.figures import (
     GROUP_NAMES,
     METHOD_STYLES,
     group_panels,
@@ -62,12 +63,14 @@ from ginv.figures import (
     saliency_picture,
     show_saliency,
     show_table,
-    touch,
     use_style,
 )
+from ginv.pages.paper import METRICS, printed_table, room
+from ginv.pages.stepper import stepper
+from ginv.runs.nu import TARGET, read_sweep
 
-ginv.refuse_unknown(In)  # a parameter by a wrong name
-settings = ginv.Settings(profile, group, seeds, device, results)
+refuse_unknown(In)  # a parameter by a wrong name
+settings = Settings(profile, group, seeds, device, results)
 use_style()
 Markdown(f"This page was run with {settings.label}.")
 
@@ -139,22 +142,12 @@ trained = settings.train()
 
 # %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Accuracy during training, averaged over seeds, on 2,000 validation images, each in one random orientation.", "name": "fig-training"}, "image": {"alt": "Validation accuracy against epoch, a line per method, one panel per group"}}}
 curves = pd.DataFrame(
-    {
-        run: result.record["validation_accuracy"]
-        for run, result in trained.items()
-    }
+    {run: result.record["validation_accuracy"] for run, result in trained.items()}
 )
 for name, axis in group_panels(settings).items():
     for method, style in METHOD_STYLES.items():
-        runs = [
-            run for run in trained if (run.group, run.method) == (name, method)
-        ]
-        axis.plot(
-            100 * curves[runs].mean(axis=1),
-            style.line,
-            color=style.colour,
-            label=method,
-        )
+        runs = [run for run in trained if (run.group, run.method) == (name, method)]
+        axis.plot(100 * curves[runs].mean(axis=1), style.line, color=style.colour, label=method)
     axis.set(xlabel="epoch", ylabel="validation accuracy (%)", ylim=(60, 100))
     axis.label_outer()
     axis.legend(loc="lower right")
@@ -175,19 +168,11 @@ def first_model(acting, method):
 
 
 acting = groups[0]
-figure, axes = plt.subplots(
-    3, acting.order, figsize=(1.6 * acting.order, 4.8), squeeze=False
-)
+figure, axes = plt.subplots(3, acting.order, figsize=(1.6 * acting.order, 4.8), squeeze=False)
 for row, method in zip(axes, METHOD_STYLES):
-    model = first_model(acting, method)
-    maps = torch.stack(
-        [
-            ginv.saliency_map(ginv.integrated_gradients(model, x, label))
-            for x in acting.orbit(digit)
-        ]
-    )
+    maps = ginv.orbit_maps(first_model(acting, method), digit, label, acting)
     row[0].set_ylabel(method)
-    for axis, saliency in zip(row, acting.align(maps)):
+    for axis, saliency in zip(row, maps):
         show_saliency(axis, digit[0], saliency[0])
 
 # %% [markdown]
@@ -195,26 +180,19 @@ for row, method in zip(axes, METHOD_STYLES):
 # its orbit.
 
 # %% tags=["hide-input"]
-firsts = torch.stack(
-    [(test.labels == c).int().argmax() for c in range(CLASSES)]
-)
+firsts = torch.stack([(test.labels == c).int().argmax() for c in range(CLASSES)])
 digits, classes = test.images[firsts], test.labels[firsts]
 
 
 def looks(acting, model):
     """What it looks at in each orientation of each digit, turned back."""
-    maps = [
-        ginv.saliency_map(ginv.integrated_gradients(model, x, classes))
-        for x in acting.orbit(digits)
-    ]
-    maps = acting.align(torch.stack(maps)).flatten(0, 1)
+    maps = ginv.orbit_maps(model, digits, classes, acting).flatten(0, 1)
     return [*map(saliency_picture, digits.repeat(acting.order, 1, 1, 1), maps)]
 
 
-@torch.no_grad()
 def says(acting, model):
     """The class it names for each, and the probability that it gives it."""
-    logits = model(acting.orbit(digits).flatten(0, 1))
+    logits = ginv.orbit_logits(model, digits, acting).flatten(0, 1)
     p, answer = logits.softmax(1).max(1)
     return {"answer": [*map(str, answer.tolist())], "probability": p.tolist()}
 
@@ -231,11 +209,7 @@ for acting in groups:
             cells[row, method] = values
     size, unit = (360, "°") if acting.name == "R4" else (36, " pixels")
     steps = [f"{size // acting.order * g}{unit}" for g in acting.elements]
-    levels = {
-        "group": [acting.name],
-        "orientation": steps,
-        "digit": classes.tolist(),
-    }
+    levels = {"group": [acting.name], "orientation": steps, "digit": classes.tolist()}
     index = pd.MultiIndex.from_product(levels.values(), names=levels)
     parts.append(pd.DataFrame(cells, index))
 
@@ -245,7 +219,7 @@ caption = (
     "The large image is what the networks are given. In red is what each of them looks at, turned back to the first orientation, and "
     "below it what it answers. A network that treats the orientations alike looks at the same spots in all of them."
 )
-HTML(touch(states, pictures, caption, formats, maps))
+HTML(stepper(states, pictures, caption, formats, maps))
 
 # %%
 model = first_model(groups[0], "IR")
@@ -253,8 +227,7 @@ attributions = ginv.integrated_gradients(model, images, test.labels[:100])
 kept = ginv.saliency_map(attributions, sigma=0) > 0
 pixels = kept.sum((1, 2, 3)).float().mean()
 Markdown(
-    f"At 0.9 of the maximum a map keeps {pixels:.1f} of 1,296 pixels (mean over "
-    "100 images, IR). It is a strict test."
+    f"At 0.9 of the maximum a map keeps {pixels:.1f} of 1,296 pixels (mean over 100 images, IR). It is a strict test."
 )
 
 # %% [markdown]
@@ -268,45 +241,30 @@ Markdown(
 # of ten, then halving twice, in the logarithm, the step in which SI passes 0.95, which leaves a factor of 1.8. One seed
 # may be lucky. The $\nu$ so found is trained with all four, and raised by that factor until their mean SI holds. Accuracy and SI below are over the
 # orbits of the validation images. The sweep is the one thing that this page does not redo: `make tune` does, and its
-# table is `results/nu_sweep.csv`.
+# table comes with the package, as `ginv/runs/nu_sweep.csv`.
 
 # %%
-sweep = ginv.tuning.read_sweep().query("regulariser == 'logit'")
+sweep = read_sweep().query("regulariser == 'logit'")
 sweep = sweep[sweep["group"].isin(settings.groups)]
 by_nu = sweep.groupby(["group", "nu"])[["accuracy", "LI", "SI"]]
 by_nu = by_nu.agg(["mean", "std"])
 by_nu["seeds", ""] = sweep.groupby(["group", "nu"]).size()
 rows = list(by_nu.index)
 by_nu["chosen", ""] = ["←" * (nu == ginv.chosen_nu(name)) for name, nu in rows]
-by_nu.index = pd.MultiIndex.from_tuples(
-    [(name, f"{nu:g}") for name, nu in rows]
-)
+by_nu.index = pd.MultiIndex.from_tuples([(name, f"{nu:g}") for name, nu in rows])
 show_table(by_nu, "300 epochs, 2,000 validation images")
 
 # %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "What the penalty buys and what it costs: accuracy against SI on validation images, a point per ν, averaged over its seeds; the numbers are the smallest ν, the largest, and the chosen one, which is ringed. The dashed line is the target.", "name": "fig-sweep"}, "image": {"alt": "Accuracy against saliency similarity, one point per nu, with the chosen nu ringed, one panel per group"}}}
 for name, axis in group_panels(settings).items():
-    points, style = (
-        sweep[sweep["group"] == name].groupby("nu")[["SI", "accuracy"]].mean(),
-        METHOD_STYLES["IR"],
-    )
-    axis.plot(
-        points.SI,
-        points.accuracy,
-        style.line,
-        marker=style.marker,
-        color=style.colour,
-    )
+    points = sweep[sweep["group"] == name].groupby("nu")[["SI", "accuracy"]].mean()
+    style = METHOD_STYLES["IR"]
+    axis.plot(points.SI, points.accuracy, style.line, marker=style.marker, color=style.colour)
     chosen = points.loc[[ginv.chosen_nu(name)]]
     for nu, point in pd.concat([points.iloc[[0, -1]], chosen]).iterrows():
-        axis.annotate(
-            f"{nu:g}", point, textcoords="offset points", xytext=(8, 5)
-        )
+        axis.annotate(f"{nu:g}", point, textcoords="offset points", xytext=(8, 5))
     axis.plot(chosen.SI, chosen.accuracy, "o", ms=14, mfc="none", color="black")
-    axis.axvline(ginv.tuning.TARGET, ls="--", color="grey")
-    axis.set(
-        xlabel="saliency invariance SI",
-        ylabel="accuracy over the orbit (%)",
-    )
+    axis.axvline(TARGET, ls="--", color="grey")
+    axis.set(xlabel="saliency invariance SI", ylabel="accuracy over the orbit (%)")
     axis.margins(x=0.15, y=0.15)
     axis.label_outer()
 
@@ -327,12 +285,11 @@ for name, axis in group_panels(settings).items():
 # $$
 
 # %%
-METRICS = ["accuracy", "LI", "DI", "SI"]
 table = settings.table(trained)
 settings.save(table, results, "table1")
 table = table[table.metric.isin(METRICS)]
 means = table.groupby(["group", "method", "metric"], sort=False).value.mean()
-means = means.unstack()[METRICS]
+means = means.unstack()[[*METRICS]]
 show_table(means, settings.label, precision=4)
 
 # %% [markdown]
@@ -342,33 +299,16 @@ show_table(means, settings.label, precision=4)
 # deviation.
 
 # %%
-rows = """
-R4 WT 94.6 0.1 0.00 0.0 0.0 0.0 1.00 0.00
-R4 DA 94.0 0.5 98.6 5.4 0.3 0.1 0.17 0.04
-R4 IR 87.9 0.8 0.02 0.0 0.0 0.0 0.95 0.03
-T3 WT 96.6 0.1 0.0  0.0 0.0 0.0 1.00 0.0
-T3 DA 96.2 0.2 50.8 6.8 0.1 0.0 0.57 0.08
-T3 IR 93.1 0.1 0.01 0.0 0.0 0.0 0.95 0.07
-"""
-paper = pd.DataFrame(row.split() for row in rows.strip().splitlines())
-paper = paper.set_index([0, 1]).rename_axis(["group", "method"])
-paper.columns = pd.MultiIndex.from_product(
-    [METRICS, ["mean", "sd"]], names=["metric", None]
-)
+printed = printed_table()
+as_printed = (printed.mean_text + " ± " + printed.sd_text).unstack(sort=False)
+show_table(as_printed, "Table 1 as the paper prints it")
 
 # %% [markdown]
 # One convention has to be settled first: whether the LI of the paper's *table* has the ½ of Equation 2.
 
-# %%
-printed = paper.stack("metric", future_stack=True)  # the digits as text
-theirs = printed.astype(float)
-decimals = printed.map(lambda text: len(text.partition(".")[2]))
-half_digit = 0.5 * 10.0**-decimals
-
 # %% tags=["hide-input"]
-share = means.LI.xs("DA", level="method") / theirs["mean"].xs(
-    ("DA", "LI"), level=["method", "metric"]
-)
+li_of_da = printed["mean"].xs(("DA", "LI"), level=["method", "metric"])
+share = means.LI.xs("DA", level="method") / li_of_da
 shares = [f"{share[name]:.2f} ({name})" for name in settings.groups]
 Markdown(
     f"With the ½, our LI for DA is {' and '.join(shares)} of the paper's, run with {settings.label}."
@@ -382,53 +322,39 @@ Markdown(
 # %%
 factor = table.metric.map({"LI": 2}).fillna(1)
 ours = table.assign(value=factor * table.value)
-ours = ours.groupby(["group", "method", "metric"]).value.agg(
-    mean="mean", sd="std"
-)
+ours = ours.groupby(["group", "method", "metric"]).value.agg(mean="mean", sd="std")
 
 # %% [markdown]
 # Two means *agree* here if they differ by no more than twice the standard error of their difference, $2 \sqrt{s^2/n +
 # s'^2/4}$, plus half a unit of the paper's last digit. The paper's spreads are rounded too, so $s'$ is its spread plus
-# half a unit of *its* last digit; where it prints a spread of 0.0 this is a loose test.
+# half a unit of *its* last digit; where it prints a spread of 0.0 this is a loose test. `room` is how
+# far apart they may be.
 #
 # Not every *yes* is evidence. LI, DI and SI of WT hold by construction, SI of IR by the choice of $\nu$, LI of DA, where it
 # does, by our reading; and for LI and DI of IR the paper's rounding is coarse. What is left is the accuracies, DI and SI of
 # DA, and every *no*.
 
 # %%
-theirs, half_digit = theirs.loc[ours.index], half_digit.loc[ours.index]
+theirs = printed.loc[ours.index]
 difference = ours["mean"] - theirs["mean"]
-variance = (
-    ours.sd**2 / len(settings.seeds) + (theirs.sd + half_digit.sd) ** 2 / 4
-)
-agrees = difference.abs() <= 2 * variance**0.5 + half_digit["mean"]
-agrees = agrees[variance.notna()]  # one seed has no spread
+rows = zip(ours.sd, theirs.iloc)
+agrees = difference.abs() <= [room(sd, len(settings.seeds), row) for sd, row in rows]
+agrees = agrees[ours.sd.notna()]  # one seed has no spread
 
 # %%
-side_by_side = pd.concat({"ours": ours, "paper": theirs}, axis=1)
+side_by_side = pd.concat({"ours": ours, "paper": theirs[["mean", "sd"]]}, axis=1)
 side_by_side["", "difference"] = difference
 side_by_side["", "agrees"] = agrees.map({True: "yes", False: "no"})
 order = pd.MultiIndex.from_product([settings.groups, METHOD_STYLES, METRICS])
 show_table(side_by_side.loc[order], settings.label)
 
 # %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Table 1 as a picture: filled markers are ours, one per seed; large open ones the paper's. Upwards is accurate, to the right is a network that looks at the same pixels in every orientation.", "name": "fig-table1"}, "image": {"alt": "Accuracy against saliency similarity for the three methods, ours and the paper's, one panel per group"}}}
-runs = table.pivot_table(
-    index=["group", "method", "seed"], columns="metric", values="value"
-)
+runs = table.pivot_table(index=["group", "method", "seed"], columns="metric", values="value")
 panels = group_panels(settings)
 plot_methods(panels, runs)
-for (name, method), row in (
-    theirs["mean"].unstack().loc[list(settings.groups)].iterrows()
-):
+for (name, method), row in theirs["mean"].unstack().loc[list(settings.groups)].iterrows():
     style = METHOD_STYLES[method]
-    panels[name].plot(
-        row.SI,
-        row.accuracy,
-        style.marker,
-        color=style.colour,
-        mfc="none",
-        ms=11,
-    )
+    panels[name].plot(row.SI, row.accuracy, style.marker, color=style.colour, mfc="none", ms=11)
 
 # %% [markdown]
 # ## Conventions
@@ -441,9 +367,7 @@ for (name, method), row in (
 # all: LI of DA was read with these pairs in, and the paper's SI for R4 must leave them out. The table has every reading.
 
 # %%
-n = means.index.get_level_values("group").map(
-    lambda name: ginv.group_named(name).order
-)
+n = means.index.get_level_values("group").map(lambda name: ginv.group_named(name).order)
 readings = pd.DataFrame(
     {
         ("LI", "Equation 2"): means.LI,
@@ -471,16 +395,14 @@ def found(name):
     wt, da, ir = (means.loc[name, method] for method in ("WT", "DA", "IR"))
     cells = agrees[agrees.index.get_level_values("group") == name].droplevel(0)
     missed = ", ".join(
-        f"{metric} of {method}"
-        for (method, metric), same in cells.items()
-        if not same
+        f"{metric} of {method}" for (method, metric), same in cells.items() if not same
     )
-    reached = "reaches" if ir.SI >= ginv.tuning.TARGET else "does not reach"
+    reached = "reaches" if ir.SI >= TARGET else "does not reach"
     return (
         f"- **{GROUP_NAMES[name]}.** DA is right in {da.accuracy:.1f} % of all orientations, WT in "
         f"{wt.accuracy:.1f} %. Yet the SI of DA is {da.SI:.2f} where that of WT is {wt.SI:.2f}, and its LI (Equation 2) "
         f"is {da.LI:.1f} against {wt.LI:.0e}. IR, with an SI of {ir.SI:.3f} on the test images, {reached} "
-        f"{ginv.tuning.TARGET}; its LI is {ir.LI:.3f}, and its accuracy {ir.accuracy:.1f} %: {da.accuracy - ir.accuracy:.1f} "
+        f"{TARGET}; its LI is {ir.LI:.3f}, and its accuracy {ir.accuracy:.1f} %: {da.accuracy - ir.accuracy:.1f} "
         f"points below DA."
         + (
             f" Of {len(cells)} cells of the paper's table {cells.sum()} agree with ours{f'; not {missed}' if missed else ''}."
@@ -495,9 +417,7 @@ Markdown("\n".join(found(name) for name in settings.groups))
 
 # %% tags=["hide-input"]
 def si_of_da(name):
-    low, high = sorted(
-        learned.loc[(name, "DA"), "SI"][["all pairs", "distinct pairs"]]
-    )
+    low, high = sorted(learned.loc[(name, "DA"), "SI"][["all pairs", "distinct pairs"]])
     value = theirs["mean"][name, "DA", "SI"]
     where = "above" if value > high else "below" if value < low else "between"
     return f"for {name} the paper's {value:.2f} lies {where} our two readings, {low:.2f} and {high:.2f}"

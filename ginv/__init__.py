@@ -1,42 +1,48 @@
 """Measure, and learn, invariance of image classifiers: the code behind the book.
 
-After "On genuine invariance learning without weight-tying" (Moskalev, Sepliarskaia, Bekkers, Smeulders, 2023).
+After "On genuine invariance learning without weight-tying" (Moskalev, Sepliarskaia, Bekkers,
+Smeulders, 2023). What is here is the science, and `train`, which keeps what it trains; `ginv.runs`
+has the rest of that, `ginv.pages` what the chapters of the book share.
 """
 
-from ginv.data import Dataset, Split, load_dataset
+from ginv.data import Dataset, Split, blend, load_dataset, partners
 from ginv.groups import Group, Rotations, Translations, group_named
-from ginv.metrics import (
+from ginv.measures import (
     Measurement,
     accuracy,
     distribution_invariance,
     flip_rate,
+    jacobian,
     jensen_shannon,
+    largest_singular_value,
     logit_invariance,
     measure,
+    orbit_logits,
+    orbit_maps,
     relative_logit_invariance,
     saliency_invariance,
 )
-from ginv.models import MLP, WeightTiedLinear, symmetrise
-from ginv.parameters import refuse_unknown
+from ginv.networks import MLP, Ensemble, WeightTiedLinear, symmetrise
+from ginv.recipe import Run, kl_divergence, logit_error, normalised_logit_error
+from ginv.runs.nu import chosen_nu
+from ginv.runs.train import train
 from ginv.saliency import integrated_gradients, saliency_map
-from ginv.sensitivity import jacobian, largest_singular_value
-from ginv.settings import Settings
-from ginv.training import Run, TrainedRun, kl_divergence, logit_error, normalised_logit_error, train
-from ginv.tuning import chosen_nu
+from ginv.stack import TrainedRun
 
 __all__ = [
     "MLP",
     "Dataset",
+    "Ensemble",
     "Group",
     "Measurement",
     "Rotations",
     "Run",
-    "Settings",
     "Split",
     "TrainedRun",
     "Translations",
     "WeightTiedLinear",
     "accuracy",
+    "blend",
     "chosen_nu",
     "distribution_invariance",
     "flip_rate",
@@ -51,7 +57,9 @@ __all__ = [
     "logit_invariance",
     "measure",
     "normalised_logit_error",
-    "refuse_unknown",
+    "orbit_logits",
+    "orbit_maps",
+    "partners",
     "relative_logit_invariance",
     "saliency_invariance",
     "saliency_map",

@@ -1,4 +1,7 @@
-"""Has this machine what the book needs? `python -m ginv.check` prints OK or FAIL for each thing; FAIL exits with 1."""
+"""Has this machine what the book needs? `python -m ginv.check` says OK or FAIL for each thing.
+
+One FAIL, and it exits with 1.
+"""
 
 import argparse
 import shutil
@@ -10,32 +13,44 @@ import torch
 from packaging.requirements import Requirement
 
 from ginv.data import DATASETS, load_dataset
-from ginv.store import store_folder
-from ginv.training import choose_device
+from ginv.machine import choose_device
+from ginv.runs.store import store_folder
 
 
 def versions() -> str:
-    needed = [r for r in map(Requirement, requires("ginv") or []) if not r.marker]  # those of the extras have one
+    needed = [
+        r for r in map(Requirement, requires("ginv") or []) if not r.marker
+    ]  # those of the extras have one
     if wrong := [
-        f"{r.name} is {version(r.name)}, not {r.specifier}" for r in needed if version(r.name) not in r.specifier
+        f"{r.name} is {version(r.name)}, not {r.specifier}"
+        for r in needed
+        if version(r.name) not in r.specifier
     ]:
         raise ValueError(", ".join(wrong))
     return f"ginv {version('ginv')}, torch {torch.__version__}, Python {sys.version.split()[0]}"
 
 
 def data() -> str:
-    return ", ".join(f"{name} with {len(load_dataset(name).test):,} test images" for name in DATASETS)
+    return ", ".join(
+        f"{name} with {len(load_dataset(name).test):,} test images" for name in DATASETS
+    )
 
 
 def store() -> str:
     store_folder().mkdir(parents=True, exist_ok=True)
     TemporaryFile(dir=store_folder()).close()  # can be written
-    records = [*store_folder().glob("?" * 16 + "/record.json")]  # no checkpoint, nothing that was set aside
+    records = [
+        *store_folder().glob("?" * 16 + "/record.json")
+    ]  # no checkpoint, nothing that was set aside
     return f"{len(records)} records in {store_folder()}"
 
 
 def device() -> str:
-    return torch.cuda.get_device_name() if choose_device().type == "cuda" else "CPU; there is no GPU, none is needed"
+    return (
+        torch.cuda.get_device_name()
+        if choose_device().type == "cuda"
+        else "CPU; there is no GPU, none is needed"
+    )
 
 
 def space() -> str:

@@ -1,22 +1,24 @@
 """Finite groups that act on images by moving pixels (Section 3.1).
 
-Elements are the integers 0 ... order - 1 and 0 is the identity. The actions only permute pixels: nothing is
-interpolated, so g^-1 (g x) is x to the last bit.
+Elements are the integers 0 ... order - 1 and 0 is the identity. The actions only permute pixels:
+nothing is interpolated, so g^-1 (g x) is x to the last bit.
 """
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ginv.parameters import require, require_tensor
+from ginv.refuse import require, require_tensor
 
 
 class Group(ABC):
     """A finite group and its action on images `[..., H, W]`.
 
-    A new group is a subclass with an `order`, a `name`, `product`, `inverse` and `act`.
+    A new group is a subclass with an `order`, a `name`, `product`, `inverse` and `act`; a line in
+    `KINDS` lets `group_named` find it.
     """
 
     order: int
@@ -37,7 +39,10 @@ class Group(ABC):
 
     @abstractmethod
     def act(self, g: int, x: Tensor) -> Tensor:
-        """gx for images x `[..., H, W]`; same shape. Raises ValueError where the group cannot act on H x W."""
+        """gx for images x `[..., H, W]`; same shape.
+
+        Raises ValueError where the group cannot act on H x W.
+        """
 
     @property
     def elements(self) -> range:
@@ -49,9 +54,14 @@ class Group(ABC):
         return torch.stack([self.act(g, x) for g in self.elements])
 
     def align(self, orbit: Tensor) -> Tensor:
-        """Apply g^-1 to the entry of element g: turns maps `[order, ..., H, W]` back to a common orientation."""
-        require(len(orbit) == self.order, "orbit", orbit, f"an entry for each of the {self.order} elements")
-        return torch.stack([self.act(self.inverse(g), x) for g, x in zip(self.elements, orbit, strict=True)])
+        """Apply g^-1 to the entry of element g.
+
+        Turns maps `[order, ..., H, W]` back to a common orientation.
+        """
+        fits = len(orbit) == self.order
+        require(fits, "orbit", orbit, f"an entry for each of the {self.order} elements")
+        entries = zip(self.elements, orbit, strict=True)
+        return torch.stack([self.act(self.inverse(g), x) for g, x in entries])
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,8 @@ class _Cyclic(Group):
     order: int
 
     def __post_init__(self) -> None:
-        require(type(self.order) is int and self.order > 0, "order", self.order, "integers from 1")
+        fits = type(self.order) is int and self.order > 0
+        require(fits, "order", self.order, "integers from 1")
 
     def product(self, g: int, h: int) -> int:
         return (g + h) % self.order
@@ -101,13 +112,20 @@ class Translations(_Cyclic):
     def act(self, g: int, x: Tensor) -> Tensor:
         width = x.shape[-1]
         if width % self.order:
-            raise ValueError(f"order {self.order} of Translations does not divide the image width {width}")
+            raise ValueError(
+                f"order {self.order} of Translations does not divide the image width {width}"
+            )
         return x.roll(width // self.order * g, -1)
+
+
+# By the letter of their names
+KINDS: dict[str, type] = {"R": Rotations, "T": Translations}
 
 
 def group_named(name: str) -> Group:
     """The group of a name such as "R4" or "T3". Raises ValueError for anything else."""
-    kinds = {"R": Rotations, "T": Translations}
-    if not isinstance(name, str) or name[:1] not in kinds or not name[1:].isdecimal():
-        raise ValueError(f"group is {name!r}; allowed: R1, R2, R4 (rotations) or T followed by an order (translations)")
-    return kinds[name[0]](int(name[1:]))
+    found = isinstance(name, str) and re.fullmatch(r"([A-Z]+)(0|[1-9][0-9]{0,8})", name)
+    if not found or found[1] not in KINDS:
+        allowed = "R1, R2, R4 (rotations) or T followed by an order (translations)"
+        raise ValueError(f"group is {name!r}; allowed: {allowed}")
+    return KINDS[found[1]](int(found[2]))

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ginv.models import MLP
-from ginv.parameters import require, require_tensor
+from ginv.networks import MLP
+from ginv.refuse import require, require_tensor
 
 STEPS = 50
 THRESHOLD = 0.9
@@ -17,54 +17,75 @@ SIGMA = 1.0
 
 
 def integrated_gradients(
-    model: nn.Module, images: Tensor, targets: Tensor, *, steps: int = STEPS, baseline: Tensor | None = None
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    steps: int = STEPS,
+    baseline: Tensor | float = 0.0,
 ) -> Tensor:
-    """Integrated gradients of the target logits along the straight path from the baseline (Sundararajan et al., 2017).
+    """Integrated gradients of the target logits (Sundararajan et al., 2017).
 
-    images `[n, 1, H, W]`, targets `[n]`, baseline broadcastable to the images (default 0, the mean pixel) ->
-    `[n, 1, H, W]`. Gauss-Legendre quadrature. For any classifier this is captum's `IntegratedGradients`; for an `MLP`
-    and the zero baseline the same sum is reached much faster.
+    Along the straight path from the baseline: images `[n, C, H, W]`, targets `[n]`, and a baseline
+    that is a number or broadcastable to the images (default 0, the mean pixel) -> `[n, C, H, W]`.
+    Gauss-Legendre quadrature. For any classifier this is captum's `IntegratedGradients`; for an
+    `MLP` and a baseline of one value the same sum is reached much faster.
     """
     require(type(steps) is int and steps > 0, "steps", steps, "integers from 1")
     require_tensor("images", images, "n, C, H, W")
     require_tensor("targets", targets, "n")
-    fits = len(targets) == len(images) and not targets.is_floating_point() and bool(targets.min() >= 0)
+    fits = len(targets) == len(images) and not targets.is_floating_point()
+    fits = fits and bool(targets.min() >= 0)
     require(fits, "targets", targets, f"a tensor [{len(images)}] of integers from 0")
-    if type(model) is MLP and baseline is None and model.starts_linear:
+    one_value = not isinstance(baseline, Tensor) or baseline.numel() == 1
+    if type(model) is MLP and one_value and model.starts_linear:
         parts = zip(images.split(1024), targets.split(1024), strict=True)
-        return torch.cat([_integrate_mlp(model, *part, steps) for part in parts])
+        return torch.cat([_integrate_mlp(model, *part, steps, float(baseline)) for part in parts])
     from captum.attr import IntegratedGradients
 
-    attribution = IntegratedGradients(model, multiply_by_inputs=True)
-    baseline = torch.zeros_like(images[:1]) if baseline is None else baseline.expand_as(images)
-    return attribution.attribute(
-        images, baseline, target=targets, n_steps=steps, internal_batch_size=max(len(images), 4096)
-    ).to(images.dtype)
+    return (
+        IntegratedGradients(model, multiply_by_inputs=True)
+        .attribute(
+            images,
+            torch.as_tensor(baseline, dtype=images.dtype, device=images.device).expand_as(images),
+            target=targets,
+            n_steps=steps,
+            internal_batch_size=max(len(images), 4096),
+        )
+        .to(images.dtype)
+    )
 
 
-def _integrate_mlp(model: MLP, images: Tensor, targets: Tensor, steps: int) -> Tensor:
-    """Along a x, 0 <= a <= 1, the first layer is z(ax) = z(0) + a (z(x) - z(0)), weight-tied or not: a positive
-    factor passes through the maximum. So its wide product and its gradient are needed once an image, and only the
-    128-wide rest once a step.
+def _integrate_mlp(
+    model: MLP, images: Tensor, targets: Tensor, steps: int, baseline: float
+) -> Tensor:
+    """From b to x the first layer is z(b) + a (z(x) - z(b)), 0 <= a <= 1, weight-tied or not.
+
+    Every gw sees the same in an image of one value, and a positive factor passes through the
+    maximum. So the wide product and its gradient are needed once an image, and only the 128-wide
+    rest once a step.
     """
-    nodes, weights = (torch.as_tensor(v, dtype=images.dtype, device=images.device) for v in _gauss_legendre(steps))
+    nodes, weights = (part.to(images) for part in gauss_legendre(steps))
     x, on_cpu = images.detach().requires_grad_(), images.device.type == "cpu"
     with torch.enable_grad():
         z = model.features(x)
     with torch.no_grad():
-        origin = model.features(torch.zeros_like(images[:1]))
+        origin = model.features(torch.full_like(images[:1], baseline))
 
         def mean_slope(end: Tensor, target: Tensor) -> Tensor:
             with torch.no_grad():
                 path = torch.lerp(origin, end, nodes[:, None, None])  # [steps, rows, width]
-                return torch.tensordot(weights, _slope(model, path, model.output.weight[target]), 1)
+                slopes = _slope(model, path, model.output.weight[target])
+                return torch.tensordot(weights, slopes, 1)
 
-        rows = 32 if on_cpu else len(images)  # on a CPU, 32 x 50 points of the path stay in its cache
+        rows = (
+            32 if on_cpu else len(images)
+        )  # on a CPU, 32 x 50 points of the path stay in its cache
         parts = z.detach().split(rows), targets.split(rows)
         each = _threads(torch.get_num_threads()).map if on_cpu else map
         slopes = torch.cat([*each(mean_slope, *parts)])
     (gradient,) = torch.autograd.grad(z, x, slopes)
-    return gradient * images
+    return gradient * (images - baseline)
 
 
 @cache
@@ -74,9 +95,12 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 
 def _slope(model: MLP, z: Tensor, slope: Tensor) -> Tensor:
-    """Gradient of `slope` times the penultimate units with respect to the first layer z `[..., width]`, which is lost.
+    """Gradient of `slope` times the penultimate units with respect to z, the first layer.
 
-    What autograd would do, in place: fresh memory for each layer and step costs as much time as the products.
+    z `[..., width]` is lost.
+
+    What autograd would do, in place: fresh memory for each layer and step costs as much time as the
+    products.
     """
     layers = [layer for layer in model.hidden if isinstance(layer, nn.Linear)]
     units = [z.relu_()]
@@ -88,21 +112,25 @@ def _slope(model: MLP, z: Tensor, slope: Tensor) -> Tensor:
     return slope
 
 
-def _gauss_legendre(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights on [0, 1]."""
+def gauss_legendre(steps: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights on [0, 1], `[steps]` each, float64."""
     nodes, weights = np.polynomial.legendre.leggauss(steps)
-    return (nodes + 1) / 2, weights / 2
+    return torch.as_tensor((nodes + 1) / 2), torch.as_tensor(weights / 2)
 
 
-def saliency_map(attribution: Tensor, *, threshold: float = THRESHOLD, sigma: float = SIGMA) -> Tensor:
+def saliency_map(
+    attribution: Tensor, *, threshold: float = THRESHOLD, sigma: float = SIGMA
+) -> Tensor:
     """m_f: absolute attributions `[..., C, H, W]`, small ones set to zero, smoothed; same shape.
 
-    Small is below `threshold` times the maximum over channels and pixels. The 3 x 3 Gaussian wraps around the border,
-    so that it commutes with the cyclic shifts of T3 as it does with R4; `sigma` 0 leaves it out. Raises ValueError for
-    a threshold outside [0, 1] or a negative sigma.
+    Small is below `threshold` times the maximum over channels and pixels. The 3 x 3 Gaussian wraps
+    around the border, so that it commutes with the cyclic shifts of T3 as it does with R4; `sigma`
+    0 leaves it out. Raises ValueError for a threshold outside [0, 1] or a negative sigma.
     """
     require_tensor("attribution", attribution, "..., C, H, W")
-    require(isinstance(threshold, int | float) and 0 <= threshold <= 1, "threshold", threshold, "0 to 1")
+    require(
+        isinstance(threshold, int | float) and 0 <= threshold <= 1, "threshold", threshold, "0 to 1"
+    )
     require(isinstance(sigma, int | float) and 0 <= sigma < math.inf, "sigma", sigma, "0 or more")
     size = attribution.abs()
     saliency = size.masked_fill_(size < threshold * size.amax((-3, -2, -1), keepdim=True), 0)

@@ -1,10 +1,19 @@
+import shutil
+
 import hypothesis
 import pytest
 import torch
 
 # The same examples in every run, and no file of them
-hypothesis.settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=60)
+hypothesis.settings.register_profile(
+    "fixed", derandomize=True, database=None, deadline=None, max_examples=60
+)
 hypothesis.settings.load_profile("fixed")
+
+CHROMIUMS = "chromium", "chromium-browser", "google-chrome"
+FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+PHONE = {"width": 390, "height": 844}
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +25,35 @@ def empty_store(tmp_path, monkeypatch):
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium, where there is one."""
+    path = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if path is None:
+        pytest.skip("no Chromium")
+    from playwright.sync_api import sync_playwright  # here: most tests need none
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium
+        browser = chromium.launch(executable_path=path, args=FLAGS, chromium_sandbox=False)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page of a phone's width that notes its errors and what it asks the network for."""
+    page = browser.new_page(viewport=PHONE)
+    page.errors, page.requested = [], []
+
+    def note_error(message):
+        if message.type == "error":
+            page.errors.append(message.text)
+
+    page.on("console", note_error)
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("request", lambda request: page.requested.append(request.url))
+    yield page
+    page.close()

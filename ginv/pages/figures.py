@@ -1,0 +1,114 @@
+"""One style for all figures: a colour, a marker and a line per method."""
+
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from pandas.io.formats.style import Styler
+from torch import Tensor
+
+from ginv.pages.settings import Settings
+
+
+@dataclass(frozen=True)
+class MethodStyle:
+    colour: str  # from Okabe and Ito's palette, safe for colour-blind readers
+    marker: str
+    line: str
+
+
+METHOD_STYLES = {
+    "WT": MethodStyle("#0072B2", "s", "-"),
+    "DA": MethodStyle("#D55E00", "o", "--"),
+    "IR": MethodStyle("#009E73", "^", "-."),
+}
+METHOD_NAMES = {
+    "WT": "weight-tying (WT)",
+    "DA": "data augmentation (DA)",
+    "IR": "invariance regularisation (IR)",
+}
+GROUP_NAMES = {"R4": "Rotations R4", "T3": "Translations T3"}
+
+
+def use_style() -> None:
+    """Set matplotlib up for the book.
+
+    The white background is part of a figure, so dark pages keep it readable.
+    """
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+            "font.size": 10,
+            "legend.frameon": False,
+            "image.cmap": "gray",
+        }
+    )
+
+
+def group_panels(settings: Settings, height: float = 3.2) -> dict[str, Axes]:
+    """A figure with a titled panel per group; one that is not the paper's profile says so."""
+    figure, axes = plt.subplots(
+        1, len(settings.groups), figsize=(8, height), sharey=True, squeeze=False
+    )
+    for axis, name in zip(axes.flat, settings.groups, strict=True):
+        axis.set_title(GROUP_NAMES[name])
+    if settings.profile != "paper":
+        figure.suptitle(settings.label, fontsize="small", color="grey")
+    return dict(zip(settings.groups, axes.flat, strict=True))
+
+
+def plot_methods(panels: dict[str, Axes], runs: pd.DataFrame) -> None:
+    """Accuracy against SI, a marker per run.
+
+    runs: columns accuracy and SI, rows group, method, seed.
+    """
+    for name, axis in panels.items():
+        for method, style in METHOD_STYLES.items():
+            points = runs.loc[name, method]
+            axis.plot(
+                points.SI,
+                points.accuracy,
+                style.marker,
+                color=style.colour,
+                label=METHOD_NAMES[method],
+            )
+        axis.set(xlabel="saliency invariance SI", xlim=(0, 1.05))
+    first, *_, last = [next(iter(panels.values())), *panels.values()]
+    first.set_ylabel("accuracy over the orbit (%)")
+    last.legend(loc="lower left")
+
+
+def saliency_picture(image: Tensor, saliency: Tensor | None = None) -> Tensor:
+    """An image in light grey and, over it in red, its saliency map, if any.
+
+    Both `[1, H, W]` -> `[H, W, 3]`, 0 to 1.
+    """
+    ink = (image - image.min()) / (image.max() - image.min())
+    strength = torch.zeros_like(image) if saliency is None else saliency
+    strength = (strength / strength.max().clamp(min=1e-12)).sqrt()
+    red = torch.tensor([0.8, 0.0, 0.1]).view(3, 1, 1)
+    return torch.lerp((1 - 0.5 * ink).expand(3, -1, -1), red, strength).permute(1, 2, 0)
+
+
+def show_saliency(axis: Axes, image: Tensor, saliency: Tensor | None = None) -> None:
+    """`saliency_picture` on an axis."""
+    axis.imshow(saliency_picture(image, saliency), interpolation="nearest")  # small as a PNG
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+
+
+def show_table(table: pd.DataFrame, caption: str, precision: int = 3) -> Styler:
+    """A table as a page shows it: numbers rounded, with a caption that says what was run."""
+    styled = table.style.format(precision=precision, na_rep="–").set_caption(caption)
+    props = "padding: 0.1em 0.4em; text-align: right; font-size: 0.9em; white-space: nowrap"
+    cells = {"selector": "th, td", "props": props}
+    return styled.set_table_attributes('class="dataframe"').set_table_styles([cells])

@@ -1,0 +1,198 @@
+"""What a chapter runs: the parameters that its reader sets, checked before anything trains."""
+
+import ast
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+
+from ginv.data import SPLITS
+from ginv.machine import choose_device
+from ginv.measures import Measurement
+from ginv.recipe import GROUPS, METHODS, Run
+from ginv.refuse import require, require_folder
+from ginv.runs import costs, store
+from ginv.runs.measured import measured, named
+from ginv.runs.nu import chosen_nu
+from ginv.runs.train import load_run, train
+from ginv.stack import TrainedRun
+
+WEIGHT_DECAYS = (0.3, 1.0, 3.0, 10.0)  # from hardly any to one that ruins the network
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much of the paper a chapter runs."""
+
+    seeds: tuple[int, ...]
+    epochs: int
+    test_images: int
+
+
+PROFILES = {
+    "paper": Profile((0, 1, 2, 3), 300, SPLITS["test"]),
+    "quick": Profile((0,), 20, 1_000),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters of a chapter. Raises ValueError, in one line, for a value that is not allowed.
+
+    profile: "paper" or "quick". group: "both", "R4" or "T3". seeds: a list, or None for those of
+    the profile. device: "auto", "cpu" or "cuda". results: the folder for the numbers of the
+    chapter.
+    """
+
+    profile: str = "paper"
+    group: str = "both"
+    seeds: tuple[int, ...] = None  # type: ignore[assignment]  # or a list, or None; a tuple once it is checked
+    device: str = "auto"
+    results: str = "results"
+
+    def __post_init__(self) -> None:
+        require(self.profile in [*PROFILES], "profile", self.profile, ", ".join(PROFILES))
+        require(self.group in ("both", *GROUPS), "group", self.group, ", ".join(("both", *GROUPS)))
+        seeds = PROFILES[self.profile].seeds if self.seeds is None else self.seeds
+        fits = (
+            isinstance(seeds, list | tuple)
+            and seeds
+            and all(type(s) is int and 0 <= s < 2**63 for s in seeds)
+        )
+        require(bool(fits), "seeds", self.seeds, "a list of integers from 0 up, such as [0, 1]")
+        object.__setattr__(self, "seeds", tuple(dict.fromkeys(seeds)))
+        choose_device(self.device)
+        require_folder("results", self.results)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return GROUPS if self.group == "both" else (self.group,)
+
+    @property
+    def test_images(self) -> int:
+        return PROFILES[self.profile].test_images
+
+    @property
+    def fewer_images(self) -> int:
+        """What is measured over and over is measured on a fifth of the test images."""
+        return self.test_images // 5
+
+    @property
+    def label(self) -> str:
+        """What was run, for the captions of tables and figures."""
+        epochs, seeds = PROFILES[self.profile].epochs, len(self.seeds)
+        text = f"{seeds} seed{'s' * (seeds > 1)}, {epochs} epochs, {self.test_images:,} test images"
+        return text if self.profile == "paper" else f"{self.profile} profile: {text}"
+
+    def run(self, group: str, method: str, seed: int, regulariser: str = "logit") -> Run:
+        """A run at this profile; IR at the nu that the sweep chose."""
+        nu = chosen_nu(group, regulariser) if method == "IR" else 0.0
+        return Run(group, method, seed, nu, regulariser, epochs=PROFILES[self.profile].epochs)
+
+    def runs(self) -> list[Run]:
+        """The runs of Table 1: groups x methods x seeds."""
+        return [
+            self.run(g, method, seed)
+            for g in self.groups
+            for method in METHODS
+            for seed in self.seeds
+        ]
+
+    def train(self) -> dict[Run, TrainedRun]:
+        """The trained runs of Table 1, from the store where they are there."""
+        return train(self.runs(), device=self.device)
+
+    def spectral_runs(self) -> list[Run]:
+        """The further runs of Figure 5.
+
+        IR with the other forms of the regulariser, and DA with weight decay for two seeds.
+        """
+        forms = ("kl", "normalised")
+        others = [
+            self.run(g, "IR", seed, form)
+            for g in self.groups
+            for form in forms
+            for seed in self.seeds
+        ]
+        return others + [
+            replace(self.run(g, "DA", seed), weight_decay=decay)
+            for g in self.groups
+            for seed in self.seeds[:2]
+            for decay in WEIGHT_DECAYS
+        ]
+
+    def measure(self, trained: TrainedRun, images: int | None = None) -> Measurement:
+        """`ginv.measure` of a run on the first test images, by default all of the profile."""
+        images = self.test_images if images is None else images
+        return measured(trained, "test", images, device=self.device)
+
+    def table(self, trained: dict[Run, TrainedRun]) -> pd.DataFrame:
+        """Mean of each metric of each run, in long form: group, method, seed, nu, metric, value."""
+        rows = [
+            (run.group, run.method, run.seed, run.nu, metric, value)
+            for run, result in trained.items()
+            for metric, value in self.measure(result).summary.items()
+        ]
+        return pd.DataFrame(rows, columns=["group", "method", "seed", "nu", "metric", "value"])
+
+    def save(self, table: pd.DataFrame, folder: str, name: str) -> None:
+        """Write a table to FOLDER/NAME.csv, or NAME-quick.csv.
+
+        So a look never overwrites the paper's results.
+        """
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        table.to_csv(self._file(folder, name), index=False)
+
+    def load(self, folder: str, name: str) -> pd.DataFrame:
+        """A table that another chapter saved at this profile.
+
+        Raises FileNotFoundError, naming the chapter.
+        """
+        if not (file := self._file(folder, name)).is_file():
+            raise FileNotFoundError(
+                f"no {file}; run the chapter {name} at the {self.profile} profile first"
+            )
+        return pd.read_csv(file)
+
+    def _file(self, folder: str, name: str) -> Path:
+        return Path(folder) / f"{name}{'' if self.profile == 'paper' else f'-{self.profile}'}.csv"
+
+
+def refuse_unknown(cells: list[str]) -> None:
+    """Raise ValueError for a name that papermill passed and the chapter's parameters cell lacks.
+
+    papermill itself only warns. cells: the code run so far, IPython's `In`. papermill puts its own
+    cell right after the parameters cell.
+    """
+    for parameters, passed in pairwise(cells):
+        if passed.startswith("# Parameters\n"):
+            known = _assigned(parameters)
+            if unknown := _assigned(passed) - known:
+                names, allowed = (", ".join(sorted(each)) for each in (unknown, known))
+                raise ValueError(f"no parameter {names}; allowed: {allowed}")
+
+
+def _assigned(cell: str) -> set[str]:
+    return {node.id for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.Name)}
+
+
+def announce(profile: str, device: str = "auto") -> str:
+    """How many of a profile's runs the store lacks, and about how long they take here."""
+    settings, where = Settings(profile, device=device), choose_device(device)
+    images = dict.fromkeys(settings.runs(), settings.test_images)
+    images |= dict.fromkeys(settings.spectral_runs(), settings.fewer_images)
+    missing, operations = 0, 0.0
+    for run, n in images.items():
+        trained = load_run(run)
+        if trained is None:
+            missing += 1
+            operations += costs.training_operations(run)
+        if trained is None or not store.contains(named("measurement", trained, "test", n)):
+            operations += costs.measurement_operations(run, n)
+    minutes = operations / costs.operations_per_second(where) / costs.EFFICIENCY / 60
+    work = "nothing to train"
+    if operations:
+        work = f"about {max(minutes, 1):.0f} minutes of training and measuring here"
+    runs = f"{missing} of {len(images)} runs of Table 1 and Figure 5"
+    return f"{runs} are missing from {store.store_folder()}: {work}"

@@ -1,0 +1,83 @@
+"""A figure to step through in the page: no kernel, nothing from outside."""
+
+import base64
+import html
+import io
+import json
+from importlib.resources import files
+
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ginv.pages.figures import METHOD_STYLES
+
+COLUMNS = 16  # of a sheet of pictures
+
+
+def stepper(
+    values: pd.DataFrame,
+    pictures: list[Tensor],
+    caption: str,
+    formats: dict[str, str],
+    maps: dict[str, list[Tensor]] | None = None,
+) -> str:
+    """HTML of a figure to step through, of pictures and numbers that were made beforehand.
+
+    values: a row per state; the last level of its index is a slider, those before it are lists to
+    choose from. Its columns are (name, method), with a format for each name; numbers, from 0 up,
+    are also drawn as bars, the largest of a name full. pictures `[36, 36, 3]`, 0 to 1: one per
+    state, and in `maps` one per state for each method. Where scripts are off it shows nothing, so a
+    static figure has to stand beside it.
+    """
+    rows, heads = (list(values.columns.unique(level)) for level in (0, 1))
+    *choices, slider = values.index.names
+    tiles = torch.stack([tile.cpu() for row in (pictures, *(maps or {}).values()) for tile in row])
+    tiles, numbers = (255 * tiles).round().byte().unique(dim=0, return_inverse=True)
+    largest = values.select_dtypes("number").max().groupby(level=0).max()
+    states: dict[str, list] = {}
+    for key, of_tiles, (_, cells) in zip(
+        values.index, numbers.view(-1, len(values)).T.tolist(), values.iterrows(), strict=True
+    ):
+        *chosen, step = map(str, key)
+        cells = [(name, cells[name, head]) for name in rows for head in heads]
+        texts = [formats[name].format(value) for name, value in cells]
+        shares = [
+            round(value / largest[name], 3) if name in largest else 0 for name, value in cells
+        ]
+        states.setdefault("|".join(chosen), []).append([step, of_tiles, texts, shares])
+    data = {
+        "sheet": _as_png(tiles),
+        "columns": COLUMNS,
+        "choices": [[name, [*map(str, values.index.unique(name))]] for name in choices],
+        "slider": slider,
+        "heads": heads,
+        "colours": [METHOD_STYLES[head].colour for head in heads],
+        "maps": "looks at" if maps else "",
+        "rows": rows,
+        "states": states,
+        "caption": caption,
+    }
+    text = html.escape(json.dumps(data, ensure_ascii=False, separators=(",", ":")), quote=False)
+    script = files("ginv.pages").joinpath("stepper.html").read_text(encoding="utf-8")
+    return "<div class='ginv-stepper' data-stepper='{}'></div>\n{}".format(
+        text.replace("'", "&#39;"), script
+    )
+
+
+def _as_png(tiles: Tensor) -> str:
+    """A sheet of pictures `[n, H, W, 3]`, bytes, as the address of a PNG with a palette."""
+    blank = tiles.new_zeros(-len(tiles) % COLUMNS, *tiles.shape[1:])
+    sheet = (
+        torch.cat([tiles, blank])
+        .unflatten(0, (-1, COLUMNS))
+        .transpose(1, 2)
+        .flatten(2, 3)
+        .flatten(0, 1)
+    )
+    file = io.BytesIO()
+    Image.fromarray(sheet.numpy()).quantize(128, dither=Image.Dither.NONE).save(
+        file, "PNG", optimize=True
+    )
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

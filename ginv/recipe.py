@@ -1,0 +1,181 @@
+"""What a training run is (Sections 3.3 and 4.1), and the errors that it can penalise."""
+
+import math
+import sys
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from ginv.data import DATASETS, IMAGE_SHAPE, SPLITS
+from ginv.groups import group_named
+from ginv.networks import INITIALISATIONS, MLP, POOLINGS, symmetrise
+from ginv.refuse import require
+
+GROUPS = ("R4", "T3")  # the paper's
+METHODS = ("WT", "DA", "IR")  # weight-tying, data augmentation, invariance regularisation
+
+
+def logit_error(a: Tensor, b: Tensor) -> Tensor:
+    """`|a - b|^2 / 2` (Equation 2) of logits `[..., C]` -> `[...]`."""
+    return (a - b).square().sum(-1) / 2
+
+
+def kl_divergence(a: Tensor, b: Tensor) -> Tensor:
+    """`KL(softmax(a) | softmax(b))` (Equation 1) in nats, of logits `[..., C]` -> `[...]`."""
+    log_a, log_b = a.log_softmax(-1), b.log_softmax(-1)
+    return (log_a.exp() * (log_a - log_b)).sum(-1)
+
+
+def normalised_logit_error(a: Tensor, b: Tensor) -> Tensor:
+    """`|a - b|^2 / |a|^2` (Section 4.4, form iii) of logits `[..., C]` -> `[...]`."""
+    return (a - b).square().sum(-1) / a.square().sum(-1)
+
+
+REGULARISERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "logit": logit_error,
+    "kl": kl_divergence,
+    "normalised": normalised_logit_error,
+}
+
+# A rule says of a value whether it fits, and what is allowed
+Rule = Callable[["Run", Any], tuple[bool, str]]
+
+
+def _ruled(default: Any, rule: Rule, only: str | None = None) -> Any:
+    """A field with its rule; `only`: the one method for which it may differ from its default."""
+    return field(default=default, metadata={"rule": rule, "only": only})
+
+
+def _one_of(allowed: Collection, default: Any = None, only: str | None = None) -> Any:
+    """One of these, the first by default."""
+    first = next(iter(allowed))
+
+    def rule(_: "Run", v: Any) -> tuple[bool, str]:
+        return type(v) is type(first) and v in allowed, ", ".join(map(str, allowed))
+
+    return _ruled(first if default is None else default, rule, only)
+
+
+def _whole(default: int | None, least: int = 1, most: int = 2**63 - 1) -> Any:
+    """An integer; None is allowed where it is the default."""
+    allowed = f"integers from {least}" + f" to {most}" * (most < 2**63 - 1)
+
+    def rule(_: "Run", v: Any) -> tuple[bool, str]:
+        return (v is None and default is None) or (type(v) is int and least <= v <= most), allowed
+
+    return _ruled(default, rule)
+
+
+def _number(default: float, fits: Callable[["Run", float], bool], allowed: str) -> Any:
+    """A finite number from 0, within a limit of its own."""
+
+    def rule(run: "Run", v: Any) -> tuple[bool, str]:
+        is_number = isinstance(v, int | float) and not isinstance(v, bool)
+        return is_number and 0 <= v <= sys.float_info.max and fits(run, v), allowed
+
+    return _ruled(default, rule)
+
+
+def _acts(_: "Run", name: Any) -> tuple[bool, str]:
+    group_named(name).orbit(torch.empty(IMAGE_SHAPE))  # says itself what is allowed
+    return True, ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The specification of one training run. The defaults are the paper's (Section 4.1)."""
+
+    # Which of the runs
+    group: str = _ruled("R4", _acts)
+    method: str = _one_of(METHODS, default="DA")
+    seed: int = _whole(0, least=0)
+
+    # The penalty of IR (Equation 4)
+    nu: float = _number(  # its weight
+        0.0, lambda run, v: (v > 0) == (run.method == "IR"), "above 0 for IR, 0 for WT and DA"
+    )
+    regulariser: str = _one_of(REGULARISERS)
+    # all pairs of the orbit, and not a random one
+    whole_orbit: bool = _one_of((False, True), only="IR")
+    # the task loss takes all views that the penalty takes, and not the first alone
+    all_views: bool = _one_of((False, True), only="IR")
+
+    # The data
+    dataset: str = _one_of(DATASETS)
+    train_images: int = _whole(10_000, most=SPLITS["train"])
+    split_seed: int = _whole(0, least=0)
+
+    # The network
+    width: int = _whole(128)
+    depth: int = _whole(5)  # hidden layers
+    first_width: int | None = _whole(None)  # of the first hidden layer; None: as the others
+    pooling: str = _one_of(POOLINGS, only="WT")  # over the group
+    # the size of the initial weights: he is 2.4 times as large
+    initialisation: str = _one_of(INITIALISATIONS)
+    # initial weights that make the network invariant; nothing is tied
+    symmetric_start: bool = _one_of((False, True), only="IR")
+
+    # The training
+    epochs: int = _whole(300)
+    learning_rate: float = _number(8e-4, lambda run, v: v > 0, "above 0")
+    # decoupled: each step takes learning_rate * weight_decay of the weights away
+    weight_decay: float = _number(
+        0.0, lambda run, v: v * run.learning_rate < 1, "0 to 1 / learning_rate"
+    )
+    batch_size: int = _whole(512)
+    schedule: str = _one_of(("constant", "cosine"))  # of the learning rate; a cosine goes down to 0
+    # the weights that are kept: of the best validation accuracy, or the last
+    selection: str = _one_of(("best", "last"))
+    precision: str = _one_of(("float32", "bfloat16"))  # of the matrix products
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            name, value, default = each.name, getattr(self, each.name), each.default
+            fits, allowed = each.metadata["rule"](self, value)
+            require(fits, name, value, allowed)
+            fits = each.metadata["only"] in (None, self.method) or value == default
+            require(fits, name, value, f"{default!r} for {self.method}")
+            if isinstance(default, float):
+                object.__setattr__(self, name, float(value))  # 10 and 10.0 are one run
+
+    @property
+    def specification(self) -> dict:
+        """What names the run in the store.
+
+        A field at its default is left out: a new one orphans no stored run.
+        """
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        defaults = {each.name: each.default for each in fields(self)}
+        return {name: value for name, value in values.items() if value != defaults[name]}
+
+    @property
+    def views(self) -> int:
+        """How many orientations of an image a step takes."""
+        if self.method != "IR":
+            return 1
+        return group_named(self.group).order if self.whole_orbit else 2
+
+    def model(self, generator: Generator | None = None) -> MLP:
+        """Its network, with initial weights from the generator."""
+        group = group_named(self.group)
+        model = MLP(
+            group if self.method == "WT" else None,
+            width=self.width,
+            depth=self.depth,
+            first_width=self.first_width,
+            pooling=self.pooling,
+            initialisation=self.initialisation,
+            generator=generator,
+        )
+        if self.symmetric_start:
+            symmetrise(model, group)
+        return model
+
+    def learning_rate_at(self, passed: float) -> float:
+        """After a share of the training, 0 to 1, has passed."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * (1 + math.cos(math.pi * passed)) / 2

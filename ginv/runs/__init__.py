@@ -1,0 +1,1 @@
+"""Where runs are kept and who trains them: the store, the grids, the machines. Knows no pixel."""

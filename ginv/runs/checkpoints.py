@@ -1,0 +1,91 @@
+"""Where an interrupted training goes on: the state of a stack, in the store beside the records.
+
+A stack that goes on from it ends in the weights of one that was never interrupted, bit for bit: its
+generators, Adam's moments and best weights are those of that epoch, and it is the same stack, on
+the same kind of device.
+"""
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from ginv.recipe import Run
+from ginv.runs import store
+from ginv.stack import State
+
+# Seconds of work that an interruption may cost; one epoch, where that takes longer
+MOST_LOST = 60.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a stack of runs, by their specifications, on a kind of device."""
+
+    runs: list[dict]
+    device: str
+    state: State
+
+    @property
+    def specification(self) -> dict:
+        """What names it in the store; another device, torch or version would give other bits."""
+        here = {
+            "device": self.device,
+            "torch": torch.__version__,
+            "state": store.VERSIONS["checkpoint"],
+        }
+        return {"checkpoint": self.state.epoch, "runs": self.runs, **here}
+
+    def of(self, runs: list[dict]) -> State:
+        """The state of some of the runs.
+
+        They then go on as another stack, and end in the same weights up to rounding.
+        """
+        rows = [self.runs.index(run) for run in runs]
+        tensors = {name: t[rows] if t.ndim else t for name, t in self.state.tensors.items()}
+        return replace(self.state, tensors=tensors)
+
+
+def stored(device: str) -> list[Checkpoint]:
+    """Those that can go on here, the latest epoch first. Removes what nobody needs any more."""
+    found = []
+    for tensors, record in store.checkpoints():
+        wanted = record["specification"]
+        state = State(wanted["checkpoint"], record["seconds"], tensors)
+        checkpoint = Checkpoint(wanted["runs"], device, state)
+        if all(map(store.contains, checkpoint.runs)):
+            store.remove(wanted)
+        elif checkpoint.specification == wanted:
+            found.append(checkpoint)
+    return sorted(found, key=lambda checkpoint: -checkpoint.state.epoch)
+
+
+class Keeper:
+    """Stores the state of a stack before too much work would be lost, and that of its last epoch.
+
+    `last` is the checkpoint that the stack began from, if it is of these runs alone: it goes once
+    there is a later one.
+    """
+
+    def __init__(self, runs: list[Run], device: str, last: Checkpoint | None) -> None:
+        self.specifications, self.epochs = [run.specification for run in runs], runs[0].epochs
+        self.device, self.last = device, last
+        self.kept_at = self.ended = time.perf_counter()
+
+    def __call__(self, state: State) -> None:
+        """After each epoch. The next one is taken to last as long as this one did."""
+        now = time.perf_counter()
+        if state.epoch == self.epochs or 2 * now - self.ended - self.kept_at > MOST_LOST:
+            self._keep(Checkpoint(self.specifications, self.device, state))
+            self.kept_at = now
+        self.ended = now
+
+    def _keep(self, new: Checkpoint) -> None:
+        store.save(new.specification, new.state.tensors, {"seconds": new.state.seconds})
+        self.remove()
+        self.last = new
+
+    def remove(self) -> None:
+        """What nobody needs once there is something later."""
+        if self.last:
+            store.remove(self.last.specification)

@@ -1,0 +1,159 @@
+"""Runs on other machines: the workers of a Dask, and a second store, elsewhere.
+
+That store is whatever fsspec reaches by a URL, such as s3://bucket/runs or file:///shared/runs. It
+holds the records of `ginv.runs.store` under their names, with the same files. `SHA256SUMS` is
+written last: a record that has none yet does not count. One that is damaged is named in a line,
+kept aside there and, in time, made again. Dask and fsspec come with the extra `ginv[sweep]`.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from tqdm import tqdm
+
+from ginv.recipe import Run
+from ginv.refuse import require
+from ginv.runs import store
+from ginv.runs.measured import evaluated, named
+from ginv.runs.train import train
+
+RETRIES = 2  # of a stack that failed on a worker; one whose worker died is not counted
+SECONDS_TO_CONNECT = 5
+
+
+def work(
+    specifications: list[dict],
+    split: str,
+    images: int,
+    device: str = "auto",
+    remote: str | None = None,
+    progress: bool = False,
+) -> list[dict[str, float]]:
+    """Train runs and evaluate them, on whichever machine this is called."""
+    runs = [Run(**specification) for specification in specifications]  # refuses unknown fields
+    records = [run.specification for run in runs]
+    if remote:
+        pull(remote, records)
+    trained = train(runs, device=device, progress=progress)
+    results = [trained[run] for run in runs]
+    kinds = ("measurement", "robustness")
+    measurements = [named(kind, result, split, images) for result in results for kind in kinds]
+    if remote:
+        pull(remote, measurements)
+    bar = tqdm(results, desc="evaluate", disable=not progress)
+    values = [evaluated(result, split, images, device=device) for result in bar]
+    if remote:
+        push(remote, [*records, *measurements])
+    return values
+
+
+def on_workers(
+    scheduler: str, stacks: list[list[Run]], *arguments: Any
+) -> Iterator[dict[Run, dict[str, float]]]:
+    """`work` on the workers of a scheduler, a stack each, with these further arguments.
+
+    Raises ValueError and OSError, in one line, for an address that does not fit or does not answer;
+    RuntimeError, once all others are done, where stacks failed.
+    """
+    with _connected(scheduler) as client:
+        from distributed import as_completed
+
+        futures = {}
+        for stack in stacks:
+            specifications = [run.specification for run in stack]
+            future = client.submit(work, specifications, *arguments, pure=False, retries=RETRIES)
+            futures[future] = stack
+        failed, done = {}, as_completed(futures, loop=client.loop)
+        for future in tqdm(done, desc="stacks", total=len(stacks), unit="stack"):
+            if future.status == "finished":
+                yield dict(zip(futures[future], future.result(), strict=True))
+            else:
+                failed[future] = repr(future.exception())
+    if failed:
+        reasons = " ".join("; ".join(dict.fromkeys(failed.values())).split())
+        count = f"{len(failed)} of {len(stacks)}"
+        raise RuntimeError(f"{count} stacks failed; what is done is in the store. {reasons}")
+
+
+def _connected(scheduler: str) -> Any:
+    """A client of a scheduler, checked."""
+    pattern = r"(tcp|tls|ws|wss|ucx)://(\[[0-9a-fA-F:.]+\]|[\w.-]+):\d{1,5}"
+    fits = isinstance(scheduler, str) and re.fullmatch(pattern, scheduler)
+    require(bool(fits), "scheduler", scheduler, "an address such as tcp://127.0.0.1:8786")
+    try:
+        from distributed import Client  # here, since it is an extra
+    except ImportError:
+        raise ImportError('a scheduler needs Dask: pip install "ginv[sweep]"') from None
+    try:
+        client = Client(scheduler, timeout=SECONDS_TO_CONNECT, set_as_default=False)
+    except OSError as error:
+        raise OSError(f"no scheduler at {scheduler}: {' '.join(str(error).split())}") from None
+    if not client.scheduler_info()["workers"]:
+        tqdm.write(f"no workers at {scheduler} yet: waiting for them", file=sys.stderr)
+    return client
+
+
+def require_remote(url: str) -> None:
+    """Raise ValueError for what is no URL and OSError where nothing can be written, in one line."""
+    require(
+        isinstance(url, str) and "://" in url,
+        "store",
+        url,
+        "a URL that fsspec knows, such as s3://bucket/runs",
+    )
+    try:
+        files, folder = _open(url)
+        files.makedirs(folder, exist_ok=True)
+        files.pipe_file(f"{folder}/.ginv", b"")
+    except Exception as error:  # each file system has its own
+        raise OSError(
+            f"the store {url} cannot be written: {' '.join(str(error).split()) or repr(error)}"
+        ) from None
+
+
+def pull(url: str, specifications: Sequence[dict]) -> None:
+    """Take into the local store what it lacks of these records and is whole elsewhere."""
+    files, folder = _open(url)
+    for specification in specifications:
+        there = f"{folder}/{store.record_name(specification)}"
+        if store.load(specification) or not files.exists(f"{there}/{store.SUMS}"):
+            continue
+        try:
+            store.adopt(
+                specification, {name: files.cat_file(f"{there}/{name}") for name in store.FILES}
+            )
+        except store.DAMAGED as error:
+            aside = f"{folder}/set-aside-{store.record_name(specification)}-{time.time_ns()}"
+            store.say(
+                f"{there} at {url} cannot be used, {error}: it is kept as {aside}, and made again"
+            )
+            with suppress(FileNotFoundError):  # another worker was faster
+                files.mv(there, aside, recursive=True)
+
+
+def push(url: str, specifications: Sequence[dict]) -> None:
+    """Copy these records of the local store to where they are not."""
+    files, folder = _open(url)
+    for specification in specifications:
+        here, there = (
+            f"{place}/{store.record_name(specification)}"
+            for place in (store.store_folder(), folder)
+        )
+        if not files.exists(f"{there}/{store.SUMS}"):
+            files.makedirs(there, exist_ok=True)
+            for name in store.FILES:
+                with open(f"{here}/{name}", "rb") as file:
+                    files.pipe_file(f"{there}/{name}", file.read())
+
+
+def _open(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the folder in it."""
+    import fsspec  # here, since it is needed with --store alone
+
+    files, folder = fsspec.core.url_to_fs(url)
+    files.invalidate_cache()  # others write too
+    return files, folder

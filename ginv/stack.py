@@ -1,0 +1,247 @@
+"""Training (Sections 3.3 and 4.1): runs that share an architecture, as one stacked model.
+
+Tensors have a leading axis of runs: seeds, values of nu and weight decays cost one pass. Every run
+draws from its own generator, so its result does not depend, up to rounding, on its company.
+"""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from threading import Event
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+from torch.func import functional_call, stack_module_state, vmap
+from tqdm import tqdm
+
+from ginv.border import Border
+from ginv.data import Split, load_dataset
+from ginv.groups import group_named
+from ginv.networks import MLP
+from ginv.recipe import REGULARISERS, Run
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run, its network with the weights that were kept, and the record of its training."""
+
+    run: Run
+    model: MLP
+    record: dict
+
+
+@dataclass(frozen=True)
+class State:
+    """All that changes from epoch to epoch, after one: tensors `[runs, ...]`, or scalars."""
+
+    epoch: int
+    seconds: float  # of training so far
+    tensors: dict[str, Tensor]
+
+
+def shared_by_stack(run: Run) -> Run:
+    """What the runs of a stack have in common: they differ in seed, nu and weight decay alone."""
+    return replace(run, seed=0, nu=float(run.method == "IR"), weight_decay=0.0)
+
+
+def train_stack(
+    runs: list[Run],
+    *,
+    device: torch.device,
+    progress: bool = True,
+    stop: Event | None = None,
+    start: State | None = None,
+    keep: Callable[[State], None] | None = None,
+) -> list[TrainedRun]:
+    """Train runs that `shared_by_stack` maps to one, stacked; nothing in a step waits for the host.
+
+    `start` is the state to go on from; `keep` is given that after each epoch. Raises
+    FloatingPointError where the loss or the logits are not finite, and InterruptedError after
+    `stop` is set.
+    """
+    began = time.perf_counter() - (start.seconds if start else 0.0)
+    stack, run = Stack(runs, device), runs[0]
+    first = stack.restore(start) if start else 0
+    bar = tqdm(
+        range(first, run.epochs),
+        desc=f"{run.method} {run.group}, {len(runs)} runs",
+        unit="epoch",
+        disable=not progress,
+        initial=first,
+        total=run.epochs,
+    )
+    for epoch in bar:
+        if stop and stop.is_set():
+            raise InterruptedError(f"stopped before epoch {epoch + 1} of {run}")
+        total = stack.train_epoch(epoch)
+        stack.validate(epoch)
+        stack.refuse_diverged(epoch, total)
+        if keep:
+            keep(stack.state(epoch + 1, time.perf_counter() - began))
+    return stack.results((time.perf_counter() - began) / len(runs))
+
+
+class Stack:
+    """A training in progress: for each epoch `train_epoch` and `validate`, then `results`."""
+
+    def __init__(self, runs: list[Run], device: torch.device) -> None:
+        self.runs, self.run, self.device = runs, runs[0], device
+        self.group = group_named(self.run.group)
+        data = load_dataset(self.run.dataset, self.run.split_seed)
+        train = data.train.head(self.run.train_images)
+        self._load_images(train, data.validation)
+        self.generators = [Generator().manual_seed(run.seed) for run in runs]
+        seeded = zip(runs, self.generators, strict=True)
+        self.models = [run.model(generator) for run, generator in seeded]
+        self.network = copy.deepcopy(self.models[0]).to("meta")  # its weights come from the leaves
+        self.network.features[1].image_shape = self.border.inside_shape  # type: ignore[assignment]
+        self.leaves = self.border.split(stack_module_state(self.models)[0], device)
+        self.optimiser = torch.optim.Adam(
+            self.leaves.values(), lr=self.run.learning_rate, fused=True
+        )
+        self.nu, self.weight_decay = (
+            torch.tensor([getattr(run, name) for run in runs], device=device)
+            for name in ("nu", "weight_decay")
+        )
+        self._begin()
+
+    def _load_images(self, train: Split, validation: Split) -> None:
+        """The inside of all orbits, `[G * n, 1, h, w]`, and of one view to validate on."""
+        group, self.labels = self.group, train.labels
+        self.border = Border.of(torch.cat([train.images, validation.images]), group)
+        orbits = self.border.crop(group.orbit(train.images))
+        self.images = orbits.flatten(0, 1).to(self.device)
+        # Each validation image has one orientation, the same for all runs
+        n, generator = len(validation), Generator().manual_seed(0)
+        elements = torch.randint(group.order, (n,), generator=generator)
+        turned = group.orbit(validation.images)[elements, torch.arange(n)]
+        self.validation = Split(self.border.crop(turned), validation.labels).to(self.device)
+
+    def _begin(self) -> None:
+        """The tensors of the state, before the first epoch; Adam's moments as at its first step."""
+        count, device, leaves = len(self.runs), self.device, self.leaves
+        self.best = {name: leaf.detach().clone() for name, leaf in leaves.items()}
+        self.best_accuracy = torch.full((count,), -1.0, device=device)
+        self.history = torch.zeros(count, self.run.epochs, device=device)
+        self.tensors = {"best_accuracy": self.best_accuracy, "history": self.history}
+        for name, leaf in leaves.items():
+            adam = {part: torch.zeros_like(leaf) for part in ("exp_avg", "exp_avg_sq")}
+            self.optimiser.state[leaf] = adam = {"step": torch.zeros((), device=device), **adam}
+            parts = {"weights": leaf, "best": self.best[name], **adam}
+            self.tensors |= {f"{part}.{name}": tensor for part, tensor in parts.items()}
+
+    def train_epoch(self, epoch: int) -> Tensor:
+        """All batches of a shuffled epoch -> the sum of their losses `[runs]`."""
+        total = torch.zeros(len(self.runs), device=self.device)
+        rows, labels = (part.to(self.device) for part in self._shuffled())
+        batches = rows.split(self.run.batch_size, 2), labels.split(self.run.batch_size, 1)
+        for step, (batch, y) in enumerate(zip(*batches, strict=True)):
+            passed = (epoch + step / len(batches[0])) / self.run.epochs
+            self.optimiser.param_groups[0]["lr"] = self.run.learning_rate_at(passed)
+            x = self.images.index_select(0, batch.flatten()).unflatten(0, batch.shape)
+            total += self._step(x, y)
+        return total
+
+    def _shuffled(self) -> tuple[Tensor, Tensor]:
+        """An epoch of every run: rows of the orbits `[runs, views, n]` and labels `[runs, n]`.
+
+        A pair of views is drawn whether used or not, so that WT, DA and IR of one seed see the same
+        images; the whole orbit begins with the first of the pair.
+        """
+        n, order = len(self.labels), self.group.order
+        shuffled = torch.stack([torch.randperm(n, generator=each) for each in self.generators])
+        pairs = [torch.randint(order, (2, n), generator=each) for each in self.generators]
+        elements = torch.stack(pairs)
+        if self.run.whole_orbit:
+            elements = (elements[:, :1] + torch.arange(order)[:, None]) % order
+        rows = elements * n + shuffled[:, None]
+        return rows[:, : self.run.views], self.labels[shuffled]
+
+    def _step(self, x: Tensor, y: Tensor) -> Tensor:
+        """On images `[runs, views, batch, 1, h, w]`, labels `[runs, batch]` -> losses `[runs]`."""
+        self.optimiser.zero_grad()
+        # Products alone: weights, their gradients and Adam's moments stay in float32
+        reduced = self.run.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
+            losses = vmap(self._loss)(self.border.join(self.leaves), x, y, self.nu)
+        losses.sum().backward()
+        if any(run.weight_decay for run in self.runs):
+            with torch.no_grad():
+                kept = 1 - self.optimiser.param_groups[0]["lr"] * self.weight_decay
+                for leaf in self.leaves.values():
+                    leaf.mul_(_per_run(kept, leaf))
+        self.optimiser.step()
+        return losses.detach()
+
+    def _loss(self, weights: dict[str, Tensor], x: Tensor, y: Tensor, nu: Tensor) -> Tensor:
+        """Equation 4 of one run: images `[views, batch, 1, h, w]`, labels `[batch]`."""
+        logits = functional_call(self.network, weights, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        seen = logits if self.run.all_views else logits[:1]
+        task = F.cross_entropy(seen.flatten(0, 1), y.repeat(len(seen)))
+        if self.run.method != "IR":
+            return task
+        pair = (logits[:, None], logits[None]) if self.run.whole_orbit else logits
+        return task + nu * REGULARISERS[self.run.regulariser](*pair).mean()
+
+    @torch.no_grad()
+    def validate(self, epoch: int) -> None:
+        """Note the accuracy of each run, and keep its weights where they are the best so far."""
+        accuracy = vmap(self._accuracy)(self.border.join(self.leaves))
+        self.history[:, epoch] = accuracy
+        better = (accuracy > self.best_accuracy) | (self.run.selection == "last")
+        self.best_accuracy.copy_(torch.where(better, accuracy, self.best_accuracy))
+        for name, leaf in self.leaves.items():
+            best = self.best[name]
+            best.copy_(torch.where(_per_run(better, leaf), leaf, best))
+
+    def _accuracy(self, weights: dict[str, Tensor]) -> Tensor:
+        """Of one run, 0 to 1; NaN where a logit is not finite."""
+        logits = functional_call(self.network, weights, self.validation.images)
+        accuracy = (logits.argmax(-1) == self.validation.labels).float().mean()
+        return torch.where(logits.isfinite().all(), accuracy, torch.nan)
+
+    def refuse_diverged(self, epoch: int, total: Tensor) -> None:
+        """The one wait for the device, once an epoch."""
+        finite = (total + self.history[:, epoch]).isfinite()
+        if not finite.all():
+            lost = int(finite.logical_not().nonzero()[0])
+            what = "logits are" if total[lost].isfinite() else "loss is"
+            raise FloatingPointError(
+                f"the {what} not finite after epoch {epoch + 1} of {self.runs[lost]}"
+            )
+
+    def state(self, epoch: int, seconds: float) -> State:
+        """After so many epochs; its tensors are not copied."""
+        generators = torch.stack([generator.get_state() for generator in self.generators])
+        return State(epoch, seconds, {**self.tensors, "generators": generators})
+
+    def restore(self, state: State) -> int:
+        """Go on from a state; returns the number of its epochs."""
+        with torch.no_grad():
+            for name, tensor in self.tensors.items():
+                tensor.copy_(state.tensors[name])
+        for generator, values in zip(self.generators, state.tensors["generators"], strict=True):
+            generator.set_state(values.clone())  # of a row of a tensor, torch takes other bytes
+        return state.epoch
+
+    def results(self, seconds: float) -> list[TrainedRun]:
+        """Each run with the weights that were kept; seconds are those of one run."""
+        weights, results = self.border.merge(self.best), []
+        for i, (run, model) in enumerate(zip(self.runs, self.models, strict=True)):
+            model.load_state_dict({name: value[i] for name, value in weights.items()})
+            record = {
+                "best_epoch": int(self.history[i].argmax()) + 1,
+                "validation_accuracy": self.history[i].tolist(),
+                "seconds": seconds,
+                "device": self.device.type,
+                "torch": torch.__version__,
+            }
+            results.append(TrainedRun(run, model.requires_grad_(False), record))
+        return results
+
+
+def _per_run(values: Tensor, like: Tensor) -> Tensor:
+    """`[runs]` -> `[runs, 1, ...]`, to go with a leaf."""
+    return values.view(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,233 @@
+import pytest
+import torch
+from torch import nn
+
+from ginv import (
+    MLP,
+    Ensemble,
+    Rotations,
+    Translations,
+    orbit_logits,
+    relative_logit_invariance,
+    symmetrise,
+)
+from ginv.networks import small_convnet
+
+
+def parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("group", [None, Rotations(4), Translations(3)])
+def test_the_paper_s_230k_parameters(group):
+    assert parameters(MLP(group)) == 233_225
+
+
+@pytest.mark.parametrize(
+    "group", [Rotations(4), Translations(3), Translations(12)], ids=lambda group: group.name
+)
+def test_weight_tied_network_is_invariant_and_the_plain_one_is_not(group, generator):
+    x = torch.randn(32, 1, 36, 36, generator=generator, dtype=torch.float64)
+    tied, plain = MLP(group, generator=generator).double(), MLP(generator=generator).double()
+    for g in group.elements:
+        assert (tied(group.act(g, x)) - tied(x)).abs().max() < 1e-12, f"{group.name}: {g}"
+    assert (plain(group.act(1, x)) - plain(x)).abs().max() > 1e-3
+
+
+def test_tied_to_the_trivial_group_is_the_plain_network(generator):
+    x = torch.randn(8, 1, 36, 36, generator=generator)
+    tied, plain = MLP(Rotations(1)), MLP(generator=generator)
+    tied.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(tied(x), plain(x))
+
+
+def test_initialisation_is_pytorch_s_own(generator):
+    ours, theirs = MLP(generator=generator).state_dict(), MLP().state_dict()
+    for name, value in ours.items():
+        if value.numel() > 10_000:
+            assert value.std().item() == pytest.approx(theirs[name].std().item(), rel=0.02)
+            assert value.abs().max().item() == pytest.approx(
+                theirs[name].abs().max().item(), rel=0.01
+            )
+
+
+def test_he_s_weights_keep_the_size_of_a_signal(generator):
+    """A ReLU takes half of it away, and a variance of 2 / inputs makes up for that; PyTorch's own
+    is 6 times less.
+    """
+    x = torch.randn(64, 1, 36, 36, generator=generator)
+    size = {}
+    for initialisation in ("he", "pytorch"):
+        model = MLP(initialisation=initialisation, generator=generator)
+        size[initialisation] = model.hidden[:-1](model.features(x)).square().mean()
+    assert 1 < size["he"] < 4 and size["pytorch"] < 0.1
+
+
+@pytest.mark.parametrize(
+    "group",
+    [Rotations(2), Rotations(4), Translations(3), Translations(12)],
+    ids=lambda group: group.name,
+)
+def test_a_symmetric_network_is_invariant_and_its_features_are_not(group, generator):
+    """Whether or not the order divides the 128 units; with weights of the size that they had."""
+    x = torch.randn(32, 1, 36, 36, generator=generator, dtype=torch.float64)
+    model, random = (
+        MLP(initialisation="he", generator=torch.Generator().manual_seed(0)).double()
+        for _ in range(2)
+    )
+    symmetrise(model, group)
+    logits, features = model(x), model.features(x)
+    assert logits.std(0).min() > 0.01
+    for g in group.elements[1:]:
+        assert (model(group.act(g, x)) - logits).abs().max() < 1e-12, f"{group.name}: {g}"
+        moved = model.features(group.act(g, x))
+        assert (moved - features).abs().mean() > 0.1
+        torch.testing.assert_close(moved.sort(1).values, features.sort(1).values)  # a permutation
+    for (name, value), before in zip(
+        model.state_dict().items(), random.state_dict().values(), strict=True
+    ):
+        if value.numel() > 10_000:
+            assert value.std().item() == pytest.approx(before.std().item(), rel=0.1), name
+
+
+@pytest.mark.parametrize("group", [Rotations(4), Translations(3)], ids=lambda group: group.name)
+def test_filters_come_as_orbits(group):
+    """Unit f * order + g is filter f moved by g; filter 0, worked out by hand."""
+    model, random = (MLP(generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    symmetrise(model, group)
+    filters, before = (
+        network.features[1].weight.unflatten(1, (36, 36)) for network in (model, random)
+    )
+    filters = filters[: 128 // group.order * group.order]
+    for g in group.elements:
+        torch.testing.assert_close(filters[g :: group.order], group.act(g, filters[:: group.order]))
+    by_hand = sum(group.act(g, before[group.inverse(g)]) for g in group.elements) / group.order**0.5
+    torch.testing.assert_close(filters[0], by_hand)
+
+
+def strided(kernels, bias=True):
+    sizes, layers = [(1, 16), (16, 32), (32, 32)], []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for channels, kernel in zip(sizes, kernels, strict=True):
+            layers += [nn.Conv2d(*channels, kernel, stride=2, padding=1, bias=bias), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 5 * 5, 9, bias=bias)).double()
+
+
+@pytest.mark.parametrize(
+    ("kernels", "bias", "fits"),
+    [((4, 4, 3), True, True), ((4, 4, 3), False, True), ((3, 3, 3), True, False)],
+)
+def test_symmetric_convolutions_are_invariant_where_their_strides_fit(
+    kernels, bias, fits, generator
+):
+    """A kernel of 4 at a stride of 2 looks at an even image from all sides alike, one of 3 does
+    not.
+    """
+    model, group = strided(kernels, bias), Rotations(4)
+    symmetrise(model, group)
+    x = torch.randn(8, 1, 36, 36, dtype=torch.float64, generator=generator)
+    distance = max((model(group.act(g, x)) - model(x)).abs().max().item() for g in group.elements)
+    assert distance < 1e-12 if fits else distance > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("layers", "group", "message"),
+    [
+        (
+            [nn.BatchNorm2d(1)],
+            Rotations(4),
+            r"layer is .*; allowed: linear, and convolutions under rotations",
+        ),
+        (
+            [nn.Conv2d(1, 9, 36)],
+            Translations(3),
+            r"layer is .*; allowed: linear, and convolutions under rotations",
+        ),
+        ([nn.MultiheadAttention(8, 2)], Rotations(4), r"layer is .*; allowed: linear"),
+        (
+            [nn.Linear(784, 9)],
+            Rotations(4),
+            "inputs of the linear layer is 784; allowed: 1 x 36 x 36",
+        ),
+        (
+            [nn.Conv2d(1, 4, 3), nn.Linear(12, 9)],
+            Rotations(4),
+            "is 12; allowed: 4 times a square number",
+        ),
+    ],
+)
+def test_layers_that_cannot_be_symmetric_are_refused_and_left_as_they_are(layers, group, message):
+    model = nn.Sequential(*layers)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        symmetrise(model, group)
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_network_on_the_gpu_becomes_the_same(generator):
+    here = MLP(generator=generator)
+    there = MLP()
+    there.load_state_dict(here.state_dict())
+    for model in (here, there.cuda()):
+        symmetrise(model, Rotations(4))
+    for name, value in there.state_dict().items():
+        torch.testing.assert_close(value.cpu(), here.state_dict()[name])
+
+
+@pytest.mark.parametrize("group", [None, Rotations(4)], ids=["plain", "tied"])
+def test_weights_are_initialised_without_a_generator_too(group):
+    torch.use_deterministic_algorithms(True)  # fills memory that nobody has initialised with NaN
+    try:
+        model = MLP(group)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+class TestSmallConvnet:
+    def test_all_its_weights_come_from_the_generator(self):
+        """And none from, nor into, PyTorch's own."""
+        before = torch.get_rng_state()
+        first, again, other = (
+            small_convnet(torch.Generator().manual_seed(seed)).state_dict() for seed in (0, 0, 1)
+        )
+        assert torch.equal(torch.get_rng_state(), before)
+        for name, value in first.items():
+            assert torch.equal(value, again[name]), name
+            assert torch.equal(value, other[name]) == name.endswith("bias"), name
+
+    def test_its_weights_keep_the_size_of_a_signal(self, generator):
+        """He's: a variance of 2 / inputs."""
+        for layer in small_convnet(generator).modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                inputs = layer.weight[0].numel()
+                assert layer.weight.std().item() == pytest.approx((2 / inputs) ** 0.5, rel=0.1)
+                assert layer.bias.count_nonzero() == 0
+
+    def test_it_can_be_made_invariant(self, generator):
+        group = Rotations(4)
+        images = torch.randn(8, 1, 36, 36, generator=generator, dtype=torch.float64)
+        model = small_convnet(generator).double()
+        assert relative_logit_invariance(orbit_logits(model, images, group)).min() > 1e-3
+        symmetrise(model, group)
+        logits = orbit_logits(model, images, group)
+        assert relative_logit_invariance(logits).max() < 1e-9 and logits[0].std(0).min() > 1e-3
+
+    def test_it_has_as_many_outputs_as_classes(self, generator):
+        images = torch.randn(2, 1, 36, 36, generator=generator)
+        assert small_convnet(generator)(images).shape == (2, 9)
+        assert small_convnet(generator, classes=4)(images).shape == (2, 4)
+
+
+def test_an_ensemble_is_the_mean_of_its_members(generator):
+    images = torch.randn(5, 1, 36, 36, generator=generator)
+    members = [MLP(generator=generator), MLP(Rotations(4), width=16, generator=generator)]
+    members.append(small_convnet(generator))
+    mean = sum(member(images) for member in members) / 3
+    ensemble = Ensemble(members)
+    torch.testing.assert_close(ensemble(images), mean)
+    torch.testing.assert_close(Ensemble(members[:1])(images), members[0](images))
+    assert parameters(ensemble) == sum(map(parameters, members))  # they move to a device with it

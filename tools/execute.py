@@ -1,0 +1,163 @@
+"""Execute the chapters of a book: `python tools/execute.py FOLDER PROFILE [CHAPTER ...]`.
+
+Where no chapter is named, all. FOLDER holds `_toc.yml` and `book/`. Each chapter, a jupytext script
+`book/NAME.py`, is executed by papermill in the folder it lies in and saved beside it as
+`NAME.ipynb`, with a line on it in `results/provenance.csv`. One that fails is not saved and ends
+the command.
+"""
+
+import argparse
+import base64
+import csv
+import hashlib
+import io
+import os
+import platform
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+import torch
+import yaml
+from PIL import Image
+
+from ginv.machine import chosen_folder
+from ginv.pages.settings import announce
+
+PACKAGES = ("ginv", "torch", "captum", "numpy")  # those a number can hang on
+METADATA = {
+    "jupytext": {"formats": "ipynb,py:percent"},
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def pages(folder: Path) -> list[str]:
+    """The pages of the book without suffix, the root last: it sums up what the others computed."""
+    toc = yaml.safe_load((folder / "_toc.yml").read_text())
+    files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    return [*files, toc["root"]]
+
+
+def chapters(folder: Path) -> list[str]:
+    """The pages that are executed."""
+    return [page for page in pages(folder) if (folder / f"{page}.py").is_file()]
+
+
+def execute(script: Path, profile: str) -> None:
+    """Execute a chapter, save its notebook and note when and with what."""
+    start = time.perf_counter()
+    notebook = jupytext.read(script)
+    takes_profile = any("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
+    notebook = papermill.execute_notebook(
+        notebook,
+        None,
+        # The defaults are the paper's: its notebooks need no injected cell
+        {"profile": profile} if takes_profile and profile != "paper" else {},
+        kernel_name="python3",
+        language="python",
+        cwd=script.parent,
+        progress_bar=False,
+        stderr_file=sys.stderr,
+        coalesce_streams=True,
+        extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which warns of its transport
+    )
+    _clean(notebook)
+    nbformat.write(notebook, script.with_suffix(".ipynb"))
+    _note(script, profile, time.perf_counter() - start)
+
+
+def _note(script: Path, profile: str, seconds: float) -> None:
+    """A chapter's line in provenance.csv; its notebook is free of what differs from run to run."""
+    table = script.parent / "results" / "provenance.csv"
+    lines = {}
+    if table.is_file():
+        with table.open(newline="") as file:
+            lines = {line["chapter"]: line for line in csv.DictReader(file)}
+    gpu = torch.cuda.is_available()
+    lines[script.stem] = {
+        "chapter": script.stem,
+        "profile": profile,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "seconds": f"{seconds:.0f}",
+        "device": torch.cuda.get_device_name() if gpu else f"CPU, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, lines[script.stem], restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines.values())
+
+
+def _clean(notebook: nbformat.NotebookNode) -> None:
+    """Leave out what differs from run to run: progress bars, times, paths, random ids."""
+    notebook.metadata = nbformat.from_dict(METADATA)
+    seen = set()
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if not cell.metadata.get("tags"):
+            cell.metadata.pop("tags", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = _shrink(output.data["image/png"])
+        # A cell keeps its id for as long as it keeps its source
+        text = cell.source
+        while (name := hashlib.sha1(text.encode()).hexdigest()[:8]) in seen:
+            text += " "
+        seen.add(name)
+        cell.id = name
+
+
+def _shrink(png: str) -> str:
+    """A figure with a palette of 256 colours: a third of the bytes, and to the eye the same."""
+    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    file = io.BytesIO()
+    image.quantize(256, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("profile")
+    parser.add_argument("chapters", nargs="*", help="such as table1")
+    arguments = parser.parse_args()
+
+    for name in ("GINV_RUNS", "GINV_DATA"):  # a kernel runs in the folder of its chapter
+        if folder := chosen_folder(name):
+            os.environ[name] = str(folder)
+
+    if not (arguments.folder / "_toc.yml").is_file():
+        sys.exit(f"folder is {str(arguments.folder)!r}; allowed: one with _toc.yml and book/")
+
+    known = {Path(page).name: page for page in chapters(arguments.folder)}
+    wanted = arguments.chapters or known
+    if unknown := [name for name in wanted if name not in known]:
+        allowed = ", ".join(known)
+        sys.exit(f"chapter is {unknown[0]!r}; allowed: {allowed}")
+
+    try:
+        print(announce(arguments.profile), flush=True)
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+    for chapter in [page for name, page in known.items() if name in wanted]:
+        start = time.perf_counter()
+        print(chapter, flush=True)
+        try:
+            execute(arguments.folder / f"{chapter}.py", arguments.profile)
+        except papermill.PapermillExecutionError as error:
+            sys.exit(f"{chapter} failed.{error}")
+        print(f"{chapter}: {time.perf_counter() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

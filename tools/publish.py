@@ -1,0 +1,91 @@
+"""Put the public address of the repository everywhere: `python tools/publish.py [URL]`.
+
+It stands in `pyproject.toml`; without URL the address from there is put everywhere again, with the
+version. In each file it is written below a line that says so, up to the next empty line.
+"""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+
+WRITTEN = re.compile(r"(written by `make publish-url`.*\n)(?:.+\n)*")
+
+
+def project(root: Path) -> dict:
+    return tomllib.loads((root / "pyproject.toml").read_text())["project"]
+
+
+def lines(url: str, version: str) -> dict[str, str]:
+    """What stands in each file, "chapter" for all notebooks; URL is empty without an address."""
+    name = url.removeprefix("https://github.com/")
+    colab = f"https://colab.research.google.com/github/{name}/blob/main/book/intro.ipynb"
+    binder = f"https://mybinder.org/v2/gh/{name}/main?urlpath=tree/book/intro.ipynb"
+    buttons = f"""\
+      repository_url: {url}
+      repository_branch: main
+      use_repository_button: true
+      use_issues_button: true
+      launch_buttons:
+        colab_url: https://colab.research.google.com
+        binderhub_url: https://mybinder.org
+"""
+    if url:
+        package = f'package = "ginv[chapters] @ git+{url}@v{version}"\n'
+        text = f"""\
+Without a clone: the book in [Colab]({colab}) or [Binder]({binder}), the package by
+`pip install git+{url}@v{version}`.
+"""
+    else:
+        package = 'package = ""  # not published yet: install ginv from a clone\n'
+        text = """\
+There is no public address yet. `make publish-url URL=https://github.com/OWNER/NAME` puts one here
+and everywhere else; from then on each chapter opens in Colab and Binder.
+"""
+    return {
+        "pyproject.toml": f'Repository = "{url}"\n',
+        "_config.yml": buttons if url else "",
+        "CITATION.cff": f"repository-code: {url}\n" if url else "",
+        "README.md": text,
+        "book/parameters.md": text,
+        "chapter": package,
+    }
+
+
+def publish(root: Path, url: str) -> None:
+    """Write the address into all files that name it."""
+    new = lines(url, project(root)["version"])
+    package = new.pop("chapter")
+    for file, text in new.items():
+        path = root / file
+        path.write_text(_replace(path.read_text(), text))
+    for path in root.glob("book/*.ipynb"):
+        script = path.with_suffix(".py")
+        script.write_text(_replace(script.read_text(), package))
+        notebook = nbformat.read(path, as_version=4)
+        cell = next(c for c in notebook.cells if c.cell_type == "code")
+        cell.source = _replace(cell.source, package)
+        nbformat.write(notebook, path)
+
+
+def _replace(text: str, new: str) -> str:
+    text, count = WRITTEN.subn(lambda match: match[1] + new, text)
+    if count != 1:
+        raise ValueError(f"{count} places for the address in {text[:60]!r}")
+    return text
+
+
+def main() -> None:
+    root = Path(__file__).parents[1]
+    url = sys.argv[1].rstrip("/") if sys.argv[1:] else project(root)["urls"]["Repository"]
+    if sys.argv[2:] or (url and not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url)):
+        url = " ".join(sys.argv[1:])
+        sys.exit(f"URL is {url!r}; allowed: https://github.com/OWNER/NAME")
+    publish(root, url)
+    print(f"{url or 'No address'} in every place; look at `git diff`")
+
+
+if __name__ == "__main__":
+    main()
