@@ -15,14 +15,14 @@ $(error PROFILE is $(PROFILE); allowed: paper, quick)
 endif
 endif
 
-.PHONY: help book html test notebooks tune bench publish-url clean
+.PHONY: help book html test attack notebooks tune bench publish-url clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 book: .venv/ready  ## train, execute all chapters or CHAPTERS (PROFILE=paper or quick), render; all under _build/
 	@$(call COPY,book)
-	@.venv/bin/python tools/execute.py _build/book $(PROFILE) $$CHAPTERS
+	@exec .venv/bin/python tools/execute.py _build/book $(PROFILE) -- $$CHAPTERS
 	@$(call RENDER,book)
 	@echo "Open _build/html/index.html"
 
@@ -40,8 +40,11 @@ test: .venv/ready  ## everything that .ci/run checks
 	@$(call RENDER,pages)
 	@.venv/bin/pytest
 
+attack: .venv/ready  ## kill, starve and confuse trainings that share a store, 200 times, for about an hour
+	@exec .venv/bin/python tests/runs/attack.py
+
 notebooks: .venv/ready  ## refresh the committed notebooks, or CHAPTERS, and book/results at the paper profile
-	@.venv/bin/python tools/execute.py . paper $$CHAPTERS
+	@exec .venv/bin/python tools/execute.py . paper -- $$CHAPTERS
 
 tune: .venv/ready  ## redo the search for nu, ginv/runs/nu_sweep.csv, and the runs of book/price.yaml
 	@.venv/bin/python tools/tune.py

@@ -6,11 +6,13 @@ split, normalised.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from ginv.machine import OneCopy, plain_torch
 from ginv.published import published
 from ginv.refuse import require
 
@@ -50,17 +52,32 @@ class Dataset:
     std: float
 
 
-@lru_cache(maxsize=4)
 def load_dataset(name: str = "MNIST", split_seed: int = 0) -> Dataset:
     """Transforming-MNIST or Transforming-FMNIST: 10k / 2k / 50k of the 70,000 images.
 
     `split_seed` shuffles before splitting. Mean and standard deviation are the padded training
-    split's. Raises ValueError for another name or a file whose md5 is wrong, OSError for one that
-    is missing.
+    split's. All calls share one copy in memory, and a caller who changes its tensors changes them
+    for itself alone. Raises ValueError for another name or a file whose md5 is wrong, OSError for
+    one that is missing.
     """
     require(name in DATASETS, "dataset", name, ", ".join(DATASETS))
     fits = type(split_seed) is int and 0 <= split_seed < 2**63
     require(fits, "split_seed", split_seed, "integers from 0 to 2**63 - 1")
+    with plain_torch():
+        with _LOADING:  # once, however many threads ask
+            images, labels, mean, std = _normalised(name, split_seed)
+        sizes = [*SPLITS.values()]
+        parts = images.view().split(sizes), labels.clone().split(sizes)
+        training, validation, test = map(Split, *parts)
+    return Dataset(training, validation, test, mean, std)
+
+
+_LOADING = Lock()
+
+
+@lru_cache(maxsize=4)
+def _normalised(name: str, split_seed: int) -> tuple[OneCopy, Tensor, float, float]:
+    """All splits in a row, and the mean and deviation of the first."""
     pixels, labels = published(name)
     kept = torch.nonzero(labels < CLASSES).squeeze(1)
     shuffle = torch.randperm(len(kept), generator=Generator().manual_seed(split_seed))
@@ -68,10 +85,7 @@ def load_dataset(name: str = "MNIST", split_seed: int = 0) -> Dataset:
     images = F.pad(pixels[order], [PADDING] * 4).float().div_(255)
     train = images[: SPLITS["train"]]
     mean, std = train.mean().item(), train.std().item()
-    sizes = [*SPLITS.values()]
-    parts = images.sub_(mean).div_(std).split(sizes), labels[order].split(sizes)
-    training, validation, test = map(Split, *parts)
-    return Dataset(training, validation, test, mean, std)
+    return OneCopy(images.sub_(mean).div_(std)), labels[order], mean, std
 
 
 def blend(images: Tensor, others: Tensor, beta: float) -> Tensor:

@@ -1,20 +1,38 @@
-"""What this machine offers: the folders that `ginv` reads and fills, and a device to compute on."""
+"""What this machine offers: folders, a device, threads; and torch as `ginv` needs it."""
 
+import mmap
 import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
+_LOADED_BY = os.getpid()
 
 
 def chosen_folder(variable: str) -> Path | None:
     """The folder that an environment variable names, None where it is empty or not set."""
     value = os.environ.get(variable)
-    return Path(value).expanduser().absolute() if value else None
+    try:
+        return Path(value).expanduser().absolute() if value else None
+    except RuntimeError:
+        raise OSError(f"{variable} is {value!r}, and there is no such home folder") from None
 
 
 def cache_folder() -> Path:
-    """`ginv` in the user's cache folder (XDG)."""
-    return (chosen_folder("XDG_CACHE_HOME") or Path.home() / ".cache") / "ginv"
+    """`ginv` in the user's cache folder (XDG). Raises OSError where the user has no home."""
+    if folder := chosen_folder("XDG_CACHE_HOME"):
+        return folder / "ginv"
+    try:
+        return Path.home() / ".cache" / "ginv"
+    except RuntimeError:
+        raise OSError("no home folder; set GINV_RUNS and GINV_DATA to folders") from None
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -25,3 +43,82 @@ def choose_device(device: str = "auto") -> torch.device:
         here = "auto, cpu, cuda" if torch.cuda.is_available() else "auto, cpu (no GPU here)"
         raise ValueError(f"device is {device!r}; allowed: {here}")
     return torch.device(device)
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Torch in this thread as if its caller had set nothing.
+
+    New tensors are on the CPU, gradients can be asked for, nothing is cast or in inference mode.
+    The default type is the whole process's: what must not hang on it names its own.
+    """
+    if os.getpid() != _LOADED_BY:  # forked, which OpenMP's threads do not survive
+        torch.set_num_threads(1)  # more than one would hang
+    with ExitStack() as stack:
+        if torch.get_default_device() != torch.device("cpu"):
+            stack.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        yield
+
+
+class OneCopy:
+    """A large tensor that many hold, and that none can change for the others.
+
+    Each `view` is a tensor of its own whose pages are shared until they are written to.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.shape, self.dtype = tensor.shape, tensor.dtype
+        if hasattr(os, "memfd_create"):  # Linux: in memory
+            self.handle = os.memfd_create("ginv")
+        else:
+            with tempfile.TemporaryFile() as file:
+                self.handle = os.dup(file.fileno())
+        with open(self.handle, "wb", closefd=False) as file:
+            file.write(tensor.contiguous().numpy().data)
+
+    def __del__(self) -> None:
+        with suppress(AttributeError, OSError):  # never opened, or Python is going
+            os.close(self.handle)
+
+    def view(self) -> Tensor:
+        pages = mmap.mmap(self.handle, 0, access=mmap.ACCESS_COPY)
+        return torch.frombuffer(pages, dtype=self.dtype).view(self.shape)
+
+
+@contextmanager
+def threads_kept() -> Iterator[int]:
+    """How many threads this one computes on.
+
+    torch gives a new thread as many as were last asked for in any: that is put back.
+    """
+    count = torch.get_num_threads()
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(count)
+
+
+@cache
+def threads_of_one_core(count: int) -> ThreadPoolExecutor:
+    """Threads of one core each, kept: the first product of a new one costs time and memory."""
+    started = threading.Barrier(count + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        started.wait()
+
+    with threads_kept():
+        executor = ThreadPoolExecutor(count, initializer=start)
+        for _ in range(count):  # none is idle yet, so each starts one
+            executor.submit(int)
+        started.wait()
+    return executor
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has no threads but its own
+    os.register_at_fork(after_in_child=threads_of_one_core.cache_clear)

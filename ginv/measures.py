@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 import torch
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ginv.groups import Group
+from ginv.machine import plain_torch
 from ginv.refuse import require, require_tensor
 from ginv.saliency import SIGMA, STEPS, THRESHOLD, integrated_gradients, saliency_map
 
@@ -235,7 +238,7 @@ def measure(
     require(fits, "labels", labels, f"one for each of the {len(images)} images")
     part = partial(_measure_part, model, group=group, steps=steps)
     columns: dict[str, Tensor] = {}
-    with _evaluating(model):
+    with plain_torch(), _evaluating(model):
         starts = range(0, len(images), 256)
         for start in tqdm(starts, desc="measure", disable=not progress, leave=False):
             rows = slice(start, start + 256)
@@ -250,16 +253,27 @@ def measure(
     return Measurement(pd.DataFrame({"label": labels.cpu(), **columns}), sample_variance)
 
 
+_EVALUATING: WeakKeyDictionary[nn.Module, tuple[int, dict[nn.Module, bool]]] = WeakKeyDictionary()
+_SWITCHING = Lock()
+
+
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Each module in evaluation mode, and then again in its own."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
+    """Each module in evaluation mode and then, when the last thread is done, again in its own."""
+    with _SWITCHING:
+        count, modes = _EVALUATING.get(model, (0, {m: m.training for m in model.modules()}))
+        _EVALUATING[model] = count + 1, modes
+        model.eval()
     try:
         yield
     finally:
-        for module, training in modes.items():
-            module.training = training
+        with _SWITCHING:
+            count, modes = _EVALUATING.pop(model)
+            if count > 1:
+                _EVALUATING[model] = count - 1, modes
+            else:
+                for module, training in modes.items():
+                    module.training = training
 
 
 def _measure_part(

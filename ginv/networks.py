@@ -38,14 +38,20 @@ class WeightTiedLinear(nn.Module):
     """
 
     def __init__(
-        self, group: Group, height: int, width: int, features: int, pooling: str = "max"
+        self,
+        group: Group,
+        height: int,
+        width: int,
+        features: int,
+        pooling: str = "max",
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
         require(pooling in [*POOLINGS], "pooling", pooling, ", ".join(POOLINGS))
         self.group, self.image_shape, self.pooling = group, (height, width), pooling
-        self.weight = nn.Parameter(torch.empty(features, height * width))
-        self.bias = nn.Parameter(torch.empty(features))
+        self.weight = nn.Parameter(torch.empty(features, height * width, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(features, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """`[n, H * W]` -> `[n, features]`."""
@@ -79,6 +85,7 @@ class MLP(nn.Module):
         first_width: int | None = None,
         pooling: str = "max",
         initialisation: str = "pytorch",
+        dtype: torch.dtype | None = None,
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
@@ -90,13 +97,15 @@ class MLP(nn.Module):
             require(type(size) is int and size > 0, name, size, "integers from 1")
         pixels, widths = math.prod(image_shape), [first_width, *[width] * (depth - 1)]
         if group is None:
-            first: nn.Module = _linear(pixels, first_width)
+            first: nn.Module = _linear(pixels, first_width, dtype)
         else:
-            first = WeightTiedLinear(group, *image_shape, first_width, pooling)
-        hidden = [layer for ends in pairwise(widths) for layer in (nn.ReLU(), _linear(*ends))]
+            first = WeightTiedLinear(group, *image_shape, first_width, pooling, dtype)
+        hidden = [
+            layer for ends in pairwise(widths) for layer in (nn.ReLU(), _linear(*ends, dtype))
+        ]
         self.features = nn.Sequential(nn.Flatten(), first)
         self.hidden = nn.Sequential(*hidden, nn.ReLU())
-        self.output = _linear(widths[-1], classes)
+        self.output = _linear(widths[-1], classes, dtype)
         initialise(self, generator, INITIALISATIONS[initialisation])
 
     @property
@@ -109,9 +118,9 @@ class MLP(nn.Module):
         return self.output(self.hidden(self.features(x)))
 
 
-def _linear(inputs: int, outputs: int) -> nn.Linear:
+def _linear(inputs: int, outputs: int, dtype: torch.dtype | None = None) -> nn.Linear:
     """Without weights: PyTorch would draw some from its own generator."""
-    return skip_init(nn.Linear, inputs, outputs)
+    return skip_init(nn.Linear, inputs, outputs, dtype=dtype)
 
 
 @torch.no_grad()

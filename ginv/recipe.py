@@ -80,7 +80,7 @@ def _number(default: float, fits: Callable[["Run", float], bool], allowed: str) 
 
 
 def _acts(_: "Run", name: Any) -> tuple[bool, str]:
-    group_named(name).orbit(torch.empty(IMAGE_SHAPE))  # says itself what is allowed
+    group_named(name).orbit(torch.empty(IMAGE_SHAPE, device="cpu"))  # says itself what is allowed
     return True, ""
 
 
@@ -168,6 +168,7 @@ class Run:
             first_width=self.first_width,
             pooling=self.pooling,
             initialisation=self.initialisation,
+            dtype=torch.float32,
             generator=generator,
         )
         if self.symmetric_start:

@@ -1,8 +1,8 @@
 """What is refused, in one line: what it was, its value and what is allowed."""
 
-import os
 import textwrap
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from torch import Tensor
 
@@ -30,7 +30,22 @@ def require_tensor(name: str, value: object, axes: str) -> None:
 
 def require_folder(name: str, value: object) -> None:
     """Refuse what is no name of a folder that is there, or can be made, to write in."""
-    path = Path(value).absolute() if isinstance(value, str) else None
-    there = path and next(path for path in (path, *path.parents) if os.path.lexists(path))
-    fits = there is not None and there.is_dir() and os.access(there, os.W_OK)
+    fits = isinstance(value, str) and bool(value) and _can_be_folder(Path(value).absolute())
     require(fits, name, value, "a folder that can be written")
+
+
+def _can_be_folder(path: Path) -> bool:
+    """Whether a file can be made in it; what is made to find out is removed."""
+    made = []
+    try:
+        for folder in (*reversed(path.parents), path):
+            if not folder.exists():
+                folder.mkdir()
+                made.append(folder)
+        TemporaryFile(dir=path).close()
+        return True
+    except (OSError, ValueError):  # no such name, or no room; a NUL in it
+        return False
+    finally:
+        for folder in reversed(made):
+            folder.rmdir()

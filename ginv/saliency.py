@@ -1,13 +1,12 @@
 """Saliency maps (Section 4.1, "Saliency map function")."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ginv.machine import threads_of_one_core
 from ginv.networks import MLP
 from ginv.refuse import require, require_tensor
 
@@ -82,16 +81,10 @@ def _integrate_mlp(
             32 if on_cpu else len(images)
         )  # on a CPU, 32 x 50 points of the path stay in its cache
         parts = z.detach().split(rows), targets.split(rows)
-        each = _threads(torch.get_num_threads()).map if on_cpu else map
+        each = threads_of_one_core(torch.get_num_threads()).map if on_cpu else map
         slopes = torch.cat([*each(mean_slope, *parts)])
     (gradient,) = torch.autograd.grad(z, x, slopes)
     return gradient * (images - baseline)
-
-
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    """Threads of one core each, kept: the first product of a new one costs time and memory."""
-    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def _slope(model: MLP, z: Tensor, slope: Tensor) -> Tensor:
@@ -138,7 +131,7 @@ def saliency_map(
 
 
 def _blur(x: Tensor, sigma: float) -> Tensor:
-    side = float(np.exp(-0.5 / sigma**2))
+    side = math.exp(-0.5 / sigma / sigma)  # a tiny sigma squared would be 0
     for dim in (-2, -1):
         x = (x.roll(1, dim).add_(x.roll(-1, dim)) * side).add_(x).div_(1 + 2 * side)
     return x

@@ -5,6 +5,7 @@ draws from its own generator, so its result does not depend, up to rounding, on 
 """
 
 import copy
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -41,6 +42,18 @@ class State:
     tensors: dict[str, Tensor]
 
 
+class Diverged(FloatingPointError):
+    """Runs whose loss or logits were not finite: `failed`, each with its epoch.
+
+    `trained` are those that were trained beside them.
+    """
+
+    def __init__(self, failed: dict[Run, int], trained: list[TrainedRun]) -> None:
+        self.failed, self.trained = failed, trained
+        each = [f"after epoch {epoch} of {run}" for run, epoch in failed.items()]
+        super().__init__(f"the loss or the logits are not finite {'; '.join(each)}")
+
+
 def shared_by_stack(run: Run) -> Run:
     """What the runs of a stack have in common: they differ in seed, nu and weight decay alone."""
     return replace(run, seed=0, nu=float(run.method == "IR"), weight_decay=0.0)
@@ -57,13 +70,16 @@ def train_stack(
 ) -> list[TrainedRun]:
     """Train runs that `shared_by_stack` maps to one, stacked; nothing in a step waits for the host.
 
-    `start` is the state to go on from; `keep` is given that after each epoch. Raises
-    FloatingPointError where the loss or the logits are not finite, and InterruptedError after
-    `stop` is set.
+    `start` is the state to go on from; `keep` is given that after each epoch. Raises Diverged, once
+    the others are trained, where the loss or the logits of a run are not finite, and
+    InterruptedError soon after `stop` is set.
     """
-    began = time.perf_counter() - (start.seconds if start else 0.0)
-    stack, run = Stack(runs, device), runs[0]
+    began, stack, run = time.perf_counter(), Stack(runs, device), runs[0]
+    if start and not stack.fits(start):
+        tqdm.write(f"a checkpoint does not fit {run}: it begins anew", file=sys.stderr)
+        start = None
     first = stack.restore(start) if start else 0
+    began -= start.seconds if start else 0.0
     bar = tqdm(
         range(first, run.epochs),
         desc=f"{run.method} {run.group}, {len(runs)} runs",
@@ -73,14 +89,15 @@ def train_stack(
         total=run.epochs,
     )
     for epoch in bar:
-        if stop and stop.is_set():
-            raise InterruptedError(f"stopped before epoch {epoch + 1} of {run}")
-        total = stack.train_epoch(epoch)
-        stack.validate(epoch)
-        stack.refuse_diverged(epoch, total)
+        total = stack.train_epoch(epoch, stop)
+        if not stack.validate(epoch, total):
+            break
         if keep:
             keep(stack.state(epoch + 1, time.perf_counter() - began))
-    return stack.results((time.perf_counter() - began) / len(runs))
+    trained = stack.results((time.perf_counter() - began) / len(runs))
+    if failed := stack.failed():
+        raise Diverged(failed, trained)
+    return trained
 
 
 class Stack:
@@ -94,7 +111,8 @@ class Stack:
         self._load_images(train, data.validation)
         self.generators = [Generator().manual_seed(run.seed) for run in runs]
         seeded = zip(runs, self.generators, strict=True)
-        self.models = [run.model(generator) for run, generator in seeded]
+        dtype = train.images.dtype
+        self.models = [run.model(generator).to(dtype) for run, generator in seeded]
         self.network = copy.deepcopy(self.models[0]).to("meta")  # its weights come from the leaves
         self.network.features[1].image_shape = self.border.inside_shape  # type: ignore[assignment]
         self.leaves = self.border.split(stack_module_state(self.models)[0], device)
@@ -102,7 +120,7 @@ class Stack:
             self.leaves.values(), lr=self.run.learning_rate, fused=True
         )
         self.nu, self.weight_decay = (
-            torch.tensor([getattr(run, name) for run in runs], device=device)
+            torch.tensor([getattr(run, name) for run in runs], device=device, dtype=dtype)
             for name in ("nu", "weight_decay")
         )
         self._begin()
@@ -121,23 +139,29 @@ class Stack:
 
     def _begin(self) -> None:
         """The tensors of the state, before the first epoch; Adam's moments as at its first step."""
-        count, device, leaves = len(self.runs), self.device, self.leaves
+        count, leaves = len(self.runs), self.leaves
+        like = self.nu  # of the device and the type of all
         self.best = {name: leaf.detach().clone() for name, leaf in leaves.items()}
-        self.best_accuracy = torch.full((count,), -1.0, device=device)
-        self.history = torch.zeros(count, self.run.epochs, device=device)
+        self.best_accuracy = like.new_full((count,), -1.0)
+        self.history = like.new_zeros(count, self.run.epochs)
         self.tensors = {"best_accuracy": self.best_accuracy, "history": self.history}
         for name, leaf in leaves.items():
             adam = {part: torch.zeros_like(leaf) for part in ("exp_avg", "exp_avg_sq")}
-            self.optimiser.state[leaf] = adam = {"step": torch.zeros((), device=device), **adam}
+            self.optimiser.state[leaf] = adam = {
+                "step": torch.zeros((), device=self.device, dtype=torch.float32),
+                **adam,
+            }
             parts = {"weights": leaf, "best": self.best[name], **adam}
             self.tensors |= {f"{part}.{name}": tensor for part, tensor in parts.items()}
 
-    def train_epoch(self, epoch: int) -> Tensor:
+    def train_epoch(self, epoch: int, stop: Event | None = None) -> Tensor:
         """All batches of a shuffled epoch -> the sum of their losses `[runs]`."""
-        total = torch.zeros(len(self.runs), device=self.device)
+        total = torch.zeros_like(self.nu)
         rows, labels = (part.to(self.device) for part in self._shuffled())
         batches = rows.split(self.run.batch_size, 2), labels.split(self.run.batch_size, 1)
         for step, (batch, y) in enumerate(zip(*batches, strict=True)):
+            if stop and stop.is_set():
+                raise InterruptedError(f"stopped in epoch {epoch + 1} of {self.run}")
             passed = (epoch + step / len(batches[0])) / self.run.epochs
             self.optimiser.param_groups[0]["lr"] = self.run.learning_rate_at(passed)
             x = self.images.index_select(0, batch.flatten()).unflatten(0, batch.shape)
@@ -186,36 +210,45 @@ class Stack:
         return task + nu * REGULARISERS[self.run.regulariser](*pair).mean()
 
     @torch.no_grad()
-    def validate(self, epoch: int) -> None:
-        """Note the accuracy of each run, and keep its weights where they are the best so far."""
+    def validate(self, epoch: int, total: Tensor) -> bool:
+        """Note the accuracy of each run, and keep its weights where they are the best so far.
+
+        A run whose loss or logits are not finite has NaN for an accuracy. Returns whether any is
+        left that has none: the one wait for the device, once an epoch.
+        """
         accuracy = vmap(self._accuracy)(self.border.join(self.leaves))
+        accuracy = accuracy.where(total.isfinite(), torch.nan)
         self.history[:, epoch] = accuracy
         better = (accuracy > self.best_accuracy) | (self.run.selection == "last")
         self.best_accuracy.copy_(torch.where(better, accuracy, self.best_accuracy))
         for name, leaf in self.leaves.items():
             best = self.best[name]
             best.copy_(torch.where(_per_run(better, leaf), leaf, best))
+        return bool(self.history.isfinite().all(1).any())
 
     def _accuracy(self, weights: dict[str, Tensor]) -> Tensor:
         """Of one run, 0 to 1; NaN where a logit is not finite."""
         logits = functional_call(self.network, weights, self.validation.images)
-        accuracy = (logits.argmax(-1) == self.validation.labels).float().mean()
+        accuracy = (logits.argmax(-1) == self.validation.labels).to(self.nu.dtype).mean()
         return torch.where(logits.isfinite().all(), accuracy, torch.nan)
 
-    def refuse_diverged(self, epoch: int, total: Tensor) -> None:
-        """The one wait for the device, once an epoch."""
-        finite = (total + self.history[:, epoch]).isfinite()
-        if not finite.all():
-            lost = int(finite.logical_not().nonzero()[0])
-            what = "logits are" if total[lost].isfinite() else "loss is"
-            raise FloatingPointError(
-                f"the {what} not finite after epoch {epoch + 1} of {self.runs[lost]}"
-            )
+    def failed(self) -> dict[Run, int]:
+        """The runs that diverged, each with its epoch."""
+        lost = self.history.isnan()
+        epochs = (lost.int().argmax(1) + 1).tolist()
+        found = zip(self.runs, epochs, lost.any(1).tolist(), strict=True)
+        return {run: epoch for run, epoch, diverged in found if diverged}
 
     def state(self, epoch: int, seconds: float) -> State:
         """After so many epochs; its tensors are not copied."""
         generators = torch.stack([generator.get_state() for generator in self.generators])
         return State(epoch, seconds, {**self.tensors, "generators": generators})
+
+    def fits(self, state: State) -> bool:
+        """Whether a state is one of this stack, and not of another network or length."""
+        own = self.state(state.epoch, 0.0).tensors
+        kinds = [{n: (t.shape, t.dtype) for n, t in each.items()} for each in (own, state.tensors)]
+        return kinds[0] == kinds[1] and 0 <= state.epoch <= self.run.epochs
 
     def restore(self, state: State) -> int:
         """Go on from a state; returns the number of its epochs."""
@@ -227,9 +260,11 @@ class Stack:
         return state.epoch
 
     def results(self, seconds: float) -> list[TrainedRun]:
-        """Each run with the weights that were kept; seconds are those of one run."""
-        weights, results = self.border.merge(self.best), []
+        """Each run that did not diverge, with the weights that were kept; seconds of one run."""
+        weights, results, failed = self.border.merge(self.best), [], self.failed()
         for i, (run, model) in enumerate(zip(self.runs, self.models, strict=True)):
+            if run in failed:
+                continue
             model.load_state_dict({name: value[i] for name, value in weights.items()})
             record = {
                 "best_epoch": int(self.history[i].argmax()) + 1,

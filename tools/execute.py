@@ -13,7 +13,9 @@ import hashlib
 import io
 import os
 import platform
+import signal
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -28,6 +30,7 @@ from PIL import Image
 
 from ginv.machine import chosen_folder
 from ginv.pages.settings import announce
+from ginv.runs.files import one_writer, write_whole
 
 PACKAGES = ("ginv", "torch", "captum", "numpy")  # those a number can hang on
 METADATA = {
@@ -39,7 +42,7 @@ METADATA = {
 
 def pages(folder: Path) -> list[str]:
     """The pages of the book without suffix, the root last: it sums up what the others computed."""
-    toc = yaml.safe_load((folder / "_toc.yml").read_text())
+    toc = yaml.safe_load((folder / "_toc.yml").read_text(encoding="utf-8"))
     files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
     return [*files, toc["root"]]
 
@@ -68,19 +71,15 @@ def execute(script: Path, profile: str) -> None:
         extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which warns of its transport
     )
     _clean(notebook)
-    nbformat.write(notebook, script.with_suffix(".ipynb"))
+    write_whole(script.with_suffix(".ipynb"), f"{nbformat.writes(notebook)}\n")
     _note(script, profile, time.perf_counter() - start)
 
 
 def _note(script: Path, profile: str, seconds: float) -> None:
     """A chapter's line in provenance.csv; its notebook is free of what differs from run to run."""
     table = script.parent / "results" / "provenance.csv"
-    lines = {}
-    if table.is_file():
-        with table.open(newline="") as file:
-            lines = {line["chapter"]: line for line in csv.DictReader(file)}
     gpu = torch.cuda.is_available()
-    lines[script.stem] = {
+    line = {
         "chapter": script.stem,
         "profile": profile,
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
@@ -89,10 +88,17 @@ def _note(script: Path, profile: str, seconds: float) -> None:
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
     }
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, lines[script.stem], restval="", lineterminator="\n")
+    with one_writer(table):
+        lines = {}
+        if table.is_file():
+            with table.open(newline="", encoding="utf-8") as file:
+                lines = {old["chapter"]: old for old in csv.DictReader(file)}
+        lines[script.stem] = line
+        text = io.StringIO()
+        writer = csv.DictWriter(text, line, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines.values())
+        write_whole(table, text.getvalue())
 
 
 def _clean(notebook: nbformat.NotebookNode) -> None:
@@ -125,6 +131,22 @@ def _shrink(png: str) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
+def _end_with_parent() -> None:
+    """End, and with us the kernel, where what started us was killed and could not say so."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt  # papermill then ends the kernel
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -132,31 +154,30 @@ def main() -> None:
     parser.add_argument("chapters", nargs="*", help="such as table1")
     arguments = parser.parse_args()
 
-    for name in ("GINV_RUNS", "GINV_DATA"):  # a kernel runs in the folder of its chapter
-        if folder := chosen_folder(name):
-            os.environ[name] = str(folder)
-
-    if not (arguments.folder / "_toc.yml").is_file():
-        sys.exit(f"folder is {str(arguments.folder)!r}; allowed: one with _toc.yml and book/")
-
-    known = {Path(page).name: page for page in chapters(arguments.folder)}
-    wanted = arguments.chapters or known
-    if unknown := [name for name in wanted if name not in known]:
-        allowed = ", ".join(known)
-        sys.exit(f"chapter is {unknown[0]!r}; allowed: {allowed}")
-
+    signal.signal(signal.SIGTERM, _stop)
+    _end_with_parent()
     try:
+        for name in ("GINV_RUNS", "GINV_DATA"):  # a kernel runs in the folder of its chapter
+            if folder := chosen_folder(name):
+                os.environ[name] = str(folder)
+        if not (arguments.folder / "_toc.yml").is_file():
+            sys.exit(f"folder is {str(arguments.folder)!r}; allowed: one with _toc.yml and book/")
+        known = {Path(page).name: page for page in chapters(arguments.folder)}
+        wanted = arguments.chapters or known
+        if unknown := [name for name in wanted if name not in known]:
+            sys.exit(f"chapter is {unknown[0]!r}; allowed: {', '.join(known)}")
         print(announce(arguments.profile), flush=True)
+        for chapter in [page for name, page in known.items() if name in wanted]:
+            start = time.perf_counter()
+            print(chapter, flush=True)
+            execute(arguments.folder / f"{chapter}.py", arguments.profile)
+            print(f"{chapter}: {time.perf_counter() - start:.0f} s", flush=True)
+    except papermill.PapermillExecutionError as error:
+        sys.exit(f"{chapter} failed.{error}")
     except (ValueError, OSError) as error:
         sys.exit(str(error))
-    for chapter in [page for name, page in known.items() if name in wanted]:
-        start = time.perf_counter()
-        print(chapter, flush=True)
-        try:
-            execute(arguments.folder / f"{chapter}.py", arguments.profile)
-        except papermill.PapermillExecutionError as error:
-            sys.exit(f"{chapter} failed.{error}")
-        print(f"{chapter}: {time.perf_counter() - start:.0f} s", flush=True)
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on where it was")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import nbformat
 
+from ginv.runs.files import write_whole
+
 WRITTEN = re.compile(r"(written by `make publish-url`.*\n)(?:.+\n)*")
 
 
 def project(root: Path) -> dict:
-    return tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def lines(url: str, version: str) -> dict[str, str]:
@@ -55,19 +57,21 @@ and everywhere else; from then on each chapter opens in Colab and Binder.
 
 
 def publish(root: Path, url: str) -> None:
-    """Write the address into all files that name it."""
+    """Write the address into all files that name it; into none where one has no place for it."""
     new = lines(url, project(root)["version"])
-    package = new.pop("chapter")
+    package, written = new.pop("chapter"), {}
     for file, text in new.items():
         path = root / file
-        path.write_text(_replace(path.read_text(), text))
+        written[path] = _replace(path.read_text(encoding="utf-8"), text)
     for path in root.glob("book/*.ipynb"):
         script = path.with_suffix(".py")
-        script.write_text(_replace(script.read_text(), package))
+        written[script] = _replace(script.read_text(encoding="utf-8"), package)
         notebook = nbformat.read(path, as_version=4)
         cell = next(c for c in notebook.cells if c.cell_type == "code")
         cell.source = _replace(cell.source, package)
-        nbformat.write(notebook, path)
+        written[path] = f"{nbformat.writes(notebook)}\n"
+    for path, text in written.items():
+        write_whole(path, text)
 
 
 def _replace(text: str, new: str) -> str:
@@ -78,11 +82,11 @@ def _replace(text: str, new: str) -> str:
 
 
 def main() -> None:
-    root = Path(__file__).parents[1]
-    url = sys.argv[1].rstrip("/") if sys.argv[1:] else project(root)["urls"]["Repository"]
-    if sys.argv[2:] or (url and not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url)):
-        url = " ".join(sys.argv[1:])
-        sys.exit(f"URL is {url!r}; allowed: https://github.com/OWNER/NAME")
+    root, given = Path(__file__).parents[1], sys.argv[1:]
+    url = given[0].rstrip("/") if given else project(root)["urls"]["Repository"]
+    owner, name = r"[A-Za-z0-9][A-Za-z0-9-]*", r"(?!\.{1,2}$)(?!.*\.git$)[A-Za-z0-9._-]+"
+    if len(given) > 1 or (url and not re.fullmatch(f"https://github\\.com/{owner}/{name}", url)):
+        sys.exit(f"URL is {' '.join(given) or url!r}; allowed: https://github.com/OWNER/NAME")
     publish(root, url)
     print(f"{url or 'No address'} in every place; look at `git diff`")
 

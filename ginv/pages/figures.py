@@ -1,6 +1,7 @@
 """One style for all figures: a colour, a marker and a line per method."""
 
 from dataclasses import dataclass
+from html import escape
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -108,7 +109,10 @@ def show_saliency(axis: Axes, image: Tensor, saliency: Tensor | None = None) -> 
 
 def show_table(table: pd.DataFrame, caption: str, precision: int = 3) -> Styler:
     """A table as a page shows it: numbers rounded, with a caption that says what was run."""
-    styled = table.style.format(precision=precision, na_rep="–").set_caption(caption)
+    styled = table.style.format(precision=precision, na_rep="–", escape="html")
+    for axis in (0, 1):
+        styled = styled.format_index(escape="html", axis=axis)
+    styled = styled.set_caption(escape(caption))
     props = "padding: 0.1em 0.4em; text-align: right; font-size: 0.9em; white-space: nowrap"
     cells = {"selector": "th, td", "props": props}
     return styled.set_table_attributes('class="dataframe"').set_table_styles([cells])

@@ -13,6 +13,7 @@ from ginv.measures import Measurement
 from ginv.recipe import GROUPS, METHODS, Run
 from ginv.refuse import require, require_folder
 from ginv.runs import costs, store
+from ginv.runs.files import write_whole
 from ginv.runs.measured import measured, named
 from ginv.runs.nu import chosen_nu
 from ginv.runs.train import load_run, train
@@ -141,8 +142,7 @@ class Settings:
 
         So a look never overwrites the paper's results.
         """
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        table.to_csv(self._file(folder, name), index=False)
+        write_whole(self._file(folder, name), table.to_csv(index=False))
 
     def load(self, folder: str, name: str) -> pd.DataFrame:
         """A table that another chapter saved at this profile.

@@ -6,7 +6,7 @@ the same kind of device.
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -20,11 +20,11 @@ MOST_LOST = 60.0
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a stack of runs, by their specifications, on a kind of device."""
+    """Where a stack of runs, by their specifications, can go on: after so many epochs."""
 
     runs: list[dict]
+    epoch: int
     device: str
-    state: State
 
     @property
     def specification(self) -> dict:
@@ -34,30 +34,39 @@ class Checkpoint:
             "torch": torch.__version__,
             "state": store.VERSIONS["checkpoint"],
         }
-        return {"checkpoint": self.state.epoch, "runs": self.runs, **here}
+        return {"checkpoint": self.epoch, "runs": self.runs, **here}
 
-    def of(self, runs: list[dict]) -> State:
-        """The state of some of the runs.
+    def state(self, runs: list[dict]) -> State | None:
+        """The state of some of the runs; None where it is gone, damaged, or none.
 
         They then go on as another stack, and end in the same weights up to rounding.
         """
+        if (stored := store.load(self.specification)) is None:
+            return None
+        tensors, record = stored
         rows = [self.runs.index(run) for run in runs]
-        tensors = {name: t[rows] if t.ndim else t for name, t in self.state.tensors.items()}
-        return replace(self.state, tensors=tensors)
+        tensors = {name: t[rows] if t.ndim else t for name, t in tensors.items()}
+        seconds = record.get("seconds")
+        return State(self.epoch, seconds, tensors) if isinstance(seconds, float) else None
 
 
 def stored(device: str) -> list[Checkpoint]:
-    """Those that can go on here, the latest epoch first. Removes what nobody needs any more."""
+    """Those that can go on here, the latest epoch first. Removes what nobody needs any more.
+
+    Reads what they say of themselves and no tensors; what they hold is verified when it is used.
+    """
     found = []
-    for tensors, record in store.checkpoints():
-        wanted = record["specification"]
-        state = State(wanted["checkpoint"], record["seconds"], tensors)
-        checkpoint = Checkpoint(wanted["runs"], device, state)
-        if all(map(store.contains, checkpoint.runs)):
-            store.remove(wanted)
-        elif checkpoint.specification == wanted:
-            found.append(checkpoint)
-    return sorted(found, key=lambda checkpoint: -checkpoint.state.epoch)
+    for record in store.checkpoints():
+        try:
+            wanted = record["specification"]
+            checkpoint = Checkpoint(wanted["runs"], wanted["checkpoint"], device)
+            if all(map(store.contains, checkpoint.runs)):
+                store.remove(wanted)
+            elif checkpoint.specification == wanted and type(checkpoint.epoch) is int:
+                found.append(checkpoint)
+        except (LookupError, TypeError, ValueError):  # not one of ours, whatever it is
+            continue
+    return sorted(found, key=lambda checkpoint: -checkpoint.epoch)
 
 
 class Keeper:
@@ -76,14 +85,11 @@ class Keeper:
         """After each epoch. The next one is taken to last as long as this one did."""
         now = time.perf_counter()
         if state.epoch == self.epochs or 2 * now - self.ended - self.kept_at > MOST_LOST:
-            self._keep(Checkpoint(self.specifications, self.device, state))
-            self.kept_at = now
+            new = Checkpoint(self.specifications, state.epoch, self.device)
+            store.save(new.specification, state.tensors, {"seconds": state.seconds})
+            self.remove()
+            self.last, self.kept_at = new, now
         self.ended = now
-
-    def _keep(self, new: Checkpoint) -> None:
-        store.save(new.specification, new.state.tensors, {"seconds": new.state.seconds})
-        self.remove()
-        self.last = new
 
     def remove(self) -> None:
         """What nobody needs once there is something later."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
@@ -20,9 +21,13 @@ from ginv.refuse import require
 from ginv.runs import store
 from ginv.runs.measured import evaluated, named
 from ginv.runs.train import train
+from ginv.stack import Diverged
 
 RETRIES = 2  # of a stack that failed on a worker; one whose worker died is not counted
 SECONDS_TO_CONNECT = 5
+
+
+Values = dict[str, float]
 
 
 def work(
@@ -32,32 +37,38 @@ def work(
     device: str = "auto",
     remote: str | None = None,
     progress: bool = False,
-) -> list[dict[str, float]]:
-    """Train runs and evaluate them, on whichever machine this is called."""
+) -> list[Values | str]:
+    """Train runs and evaluate them, on whichever machine this is called.
+
+    For each run what was measured or, of one that diverged, why there is nothing.
+    """
     runs = [Run(**specification) for specification in specifications]  # refuses unknown fields
     records = [run.specification for run in runs]
     if remote:
         pull(remote, records)
-    trained = train(runs, device=device, progress=progress)
-    results = [trained[run] for run in runs]
+    try:
+        results, failed = [*train(runs, device=device, progress=progress).values()], {}
+    except Diverged as error:
+        results, failed = error.trained, error.failed
     kinds = ("measurement", "robustness")
     measurements = [named(kind, result, split, images) for result in results for kind in kinds]
     if remote:
         pull(remote, measurements)
     bar = tqdm(results, desc="evaluate", disable=not progress)
-    values = [evaluated(result, split, images, device=device) for result in bar]
+    values = {each.run: evaluated(each, split, images, device=device) for each in bar}
     if remote:
-        push(remote, [*records, *measurements])
-    return values
+        push(remote, [*[result.run.specification for result in results], *measurements])
+    why = {run: str(Diverged({run: epoch}, [])) for run, epoch in failed.items()}
+    return [values[run] if run in values else why[run] for run in runs]
 
 
 def on_workers(
     scheduler: str, stacks: list[list[Run]], *arguments: Any
-) -> Iterator[dict[Run, dict[str, float]]]:
+) -> Iterator[dict[Run, Values | str]]:
     """`work` on the workers of a scheduler, a stack each, with these further arguments.
 
-    Raises ValueError and OSError, in one line, for an address that does not fit or does not answer;
-    RuntimeError, once all others are done, where stacks failed.
+    As they are done; of a stack that failed, why. Raises ValueError and OSError, in one line, for
+    an address that does not fit or does not answer.
     """
     with _connected(scheduler) as client:
         from distributed import as_completed
@@ -67,16 +78,13 @@ def on_workers(
             specifications = [run.specification for run in stack]
             future = client.submit(work, specifications, *arguments, pure=False, retries=RETRIES)
             futures[future] = stack
-        failed, done = {}, as_completed(futures, loop=client.loop)
+        done = as_completed(futures, loop=client.loop)
         for future in tqdm(done, desc="stacks", total=len(stacks), unit="stack"):
+            stack = futures[future]
             if future.status == "finished":
-                yield dict(zip(futures[future], future.result(), strict=True))
+                yield dict(zip(stack, future.result(), strict=True))
             else:
-                failed[future] = repr(future.exception())
-    if failed:
-        reasons = " ".join("; ".join(dict.fromkeys(failed.values())).split())
-        count = f"{len(failed)} of {len(stacks)}"
-        raise RuntimeError(f"{count} stacks failed; what is done is in the store. {reasons}")
+                yield dict.fromkeys(stack, " ".join(repr(future.exception()).split()))
 
 
 def _connected(scheduler: str) -> Any:
@@ -99,38 +107,41 @@ def _connected(scheduler: str) -> Any:
 
 def require_remote(url: str) -> None:
     """Raise ValueError for what is no URL and OSError where nothing can be written, in one line."""
-    require(
-        isinstance(url, str) and "://" in url,
-        "store",
-        url,
-        "a URL that fsspec knows, such as s3://bucket/runs",
-    )
+    fits = isinstance(url, str) and "://" in url
+    require(fits, "store", url, "a URL that fsspec knows, such as s3://bucket/runs")
     try:
         files, folder = _open(url)
         files.makedirs(folder, exist_ok=True)
         files.pipe_file(f"{folder}/.ginv", b"")
     except Exception as error:  # each file system has its own
-        raise OSError(
-            f"the store {url} cannot be written: {' '.join(str(error).split()) or repr(error)}"
-        ) from None
+        reason = " ".join(str(error).split()) or repr(error)
+        raise OSError(redacted(f"the store {url} cannot be written: {reason}", url)) from None
+
+
+def redacted(text: str, url: str | None) -> str:
+    """A text without the name and the password that a URL may have."""
+    secret = urlsplit(url or "").netloc.rpartition("@")[0]
+    for part in (secret, *secret.split(":")):
+        if part:
+            text = text.replace(part, "***")
+    return text
 
 
 def pull(url: str, specifications: Sequence[dict]) -> None:
     """Take into the local store what it lacks of these records and is whole elsewhere."""
     files, folder = _open(url)
     for specification in specifications:
-        there = f"{folder}/{store.record_name(specification)}"
+        name = store.record_name(specification)
+        there = f"{folder}/{name}"
         if store.load(specification) or not files.exists(f"{there}/{store.SUMS}"):
             continue
         try:
-            store.adopt(
-                specification, {name: files.cat_file(f"{there}/{name}") for name in store.FILES}
-            )
+            content = {file: files.cat_file(f"{there}/{file}") for file in store.FILES}
+            store.adopt(specification, content)
         except store.DAMAGED as error:
-            aside = f"{folder}/set-aside-{store.record_name(specification)}-{time.time_ns()}"
-            store.say(
-                f"{there} at {url} cannot be used, {error}: it is kept as {aside}, and made again"
-            )
+            aside = f"{folder}/set-aside-{name}-{time.time_ns()}"
+            kept = f"it is kept as {aside}, and made again"
+            store.say(redacted(f"{there} at {url} cannot be used, {error}: {kept}", url))
             with suppress(FileNotFoundError):  # another worker was faster
                 files.mv(there, aside, recursive=True)
 
@@ -139,15 +150,12 @@ def push(url: str, specifications: Sequence[dict]) -> None:
     """Copy these records of the local store to where they are not."""
     files, folder = _open(url)
     for specification in specifications:
-        here, there = (
-            f"{place}/{store.record_name(specification)}"
-            for place in (store.store_folder(), folder)
-        )
+        there = f"{folder}/{store.record_name(specification)}"
         if not files.exists(f"{there}/{store.SUMS}"):
             files.makedirs(there, exist_ok=True)
             for name in store.FILES:
-                with open(f"{here}/{name}", "rb") as file:
-                    files.pipe_file(f"{there}/{name}", file.read())
+                content = (store.record_folder(specification) / name).read_bytes()
+                files.pipe_file(f"{there}/{name}", content)
 
 
 def _open(url: str) -> tuple[Any, str]:

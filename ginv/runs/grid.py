@@ -20,7 +20,7 @@ time, each with the store that its own `GINV_RUNS` names: a folder that they sha
 
 import argparse
 import sys
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import product
 from math import prod
@@ -28,17 +28,19 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-import yaml
 
 from ginv.data import SPLITS
 from ginv.machine import choose_device
 from ginv.recipe import Run
 from ginv.refuse import require
 from ginv.runs import costs
-from ginv.runs.cluster import on_workers, require_remote, work
+from ginv.runs.cluster import Values, on_workers, redacted, require_remote, work
+from ginv.runs.files import require_writable, write_whole
+from ginv.runs.strict_yaml import read_yaml
 from ginv.runs.train import LARGEST_STACK, stacks
 
 COLUMNS = ["group", "recipe", "nu", "seed", "metric", "value"]
+SUMMARY = __doc__.splitlines()[0]
 MOST_RUNS = 100_000  # of a table of a recipe
 
 
@@ -59,83 +61,59 @@ class Grid:
 def read_grid(file: str | Path) -> Grid:
     """The grid of a YAML file.
 
-    Raises ValueError, in one line, for a key or a value that is not allowed.
+    Raises ValueError, in one line, for a key or a value that is wrong.
     """
-    try:
-        content = _Loader(Path(file).read_text()).get_single_data()
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
-    require(
-        isinstance(content, dict) and "recipes" in content,
-        str(file),
-        content,
-        "a table with recipes",
-    )
-    unknown = [key for key in content if key not in ("recipes", "split", "images")]
-    require(not unknown, "key", ", ".join(map(str, unknown)), "recipes, split, images")
-    split = content.get("split", "validation")
+    content = read_yaml(Path(file))
+    fits = isinstance(content, dict) and "recipes" in content
+    require(fits, str(file), content, "a table with recipes")
+    table: dict = content  # type: ignore[assignment]
+    unknown = [key for key in table if key not in ("recipes", "split", "images")]
+    require(not unknown, "key", ", ".join(unknown), "recipes, split, images")
+    split = table.get("split", "validation")
     require(split in [*SPLITS], "split", split, ", ".join(SPLITS))
-    images = content.get("images", SPLITS[split])
-    require(
-        type(images) is int and 1 <= images <= SPLITS[split],
-        "images",
-        images,
-        f"1 to {SPLITS[split]}",
-    )
-    recipes = content["recipes"]
-    require(
-        isinstance(recipes, dict) and bool(recipes), "recipes", recipes, "a table of at least one"
-    )
-    return Grid(
-        {str(name): tuple(_runs(str(name), recipe)) for name, recipe in recipes.items()},
-        split,
-        images,
-    )
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a table, of which the last would count in silence."""
-
-    def construct_mapping(
-        self, node: yaml.MappingNode, deep: bool = False
-    ) -> dict[Hashable, object]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
-            raise yaml.YAMLError(f"{twice[0]} stands twice in the table{node.start_mark}")
-        return super().construct_mapping(node, deep)
+    images = table.get("images", SPLITS[split])
+    fits = type(images) is int and 1 <= images <= SPLITS[split]
+    require(fits, "images", images, f"1 to {SPLITS[split]}")
+    recipes = table["recipes"]
+    fits = isinstance(recipes, dict) and bool(recipes)
+    require(fits, "recipes", recipes, "a table of at least one")
+    return Grid({name: tuple(_runs(name, each)) for name, each in recipes.items()}, split, images)
 
 
 def _runs(name: str, recipe: object) -> list[Run]:
     """All combinations of the values in each table of a recipe."""
-    names, runs = [field.name for field in fields(Run)], []
     tables: list = recipe if isinstance(recipe, list) else [recipe]
-    require(
-        bool(tables), f"recipe {name}", recipe, "a table of fields of ginv.Run, or a list of them"
-    )
+    fits = bool(tables) and all(isinstance(table, dict) for table in tables)
+    require(fits, f"recipe {name}", recipe, "a table of fields of ginv.Run, or a list of them")
+    runs: dict[Run, None] = {}
     for table in tables:
-        require(
-            isinstance(table, dict),
-            f"recipe {name}",
-            table,
-            "a table of fields of ginv.Run, or a list of them",
-        )
-        unknown = [key for key in table if key not in names]
-        require(
-            not unknown, f"field of recipe {name}", ", ".join(map(str, unknown)), ", ".join(names)
-        )
-        choices = [value if isinstance(value, list) else [value] for value in table.values()]
-        count = prod(map(len, choices))
-        require(
-            1 <= count <= MOST_RUNS,
-            f"number of runs of recipe {name}",
-            count,
-            f"1 to {MOST_RUNS} in a table",
-        )
-        runs += [Run(**dict(zip(table, values, strict=True))) for values in product(*choices)]
-    if len(runs) > len(set(runs)):
-        twice = next(run for i, run in enumerate(runs) if run in runs[:i])
-        raise ValueError(f"recipe {name} has a run twice: {twice}")
-    return runs
+        for run in _combinations(name, table):
+            if run in runs:
+                raise ValueError(f"recipe {name} has a run twice: {run}")
+            runs[run] = None
+    return [*runs]
+
+
+def _combinations(name: str, table: dict) -> Iterator[Run]:
+    names = [field.name for field in fields(Run)]
+    unknown = [key for key in table if key not in names]
+    require(not unknown, f"field of recipe {name}", ", ".join(unknown), ", ".join(names))
+    choices = [value if isinstance(value, list) else [value] for value in table.values()]
+    count = prod(map(len, choices))
+    fits = 1 <= count <= MOST_RUNS
+    require(fits, f"number of runs of recipe {name}", count, f"1 to {MOST_RUNS} in a table")
+    for values in product(*choices):
+        yield Run(**dict(zip(table, values, strict=True)))
+
+
+class Incomplete(RuntimeError):
+    """Runs of a grid that failed, each with its reason; `table` has the others."""
+
+    def __init__(self, failed: dict[Run, str], count: int, table: pd.DataFrame) -> None:
+        self.failed, self.table = failed, table
+        why = "; ".join(dict.fromkeys(failed.values()))
+        done = "the others are in the store and in the table"
+        super().__init__(f"{len(failed)} of {count} runs failed, {done}: {why}")
 
 
 def run_grid(
@@ -145,9 +123,10 @@ def run_grid(
 
     Columns: `COLUMNS` and, before the metric, whichever other fields of `Run` take several values
     in a recipe. scheduler: the address of a Dask scheduler whose workers do it. remote: the URL of
-    a store for `ginv.runs.cluster`. Raises what `ginv.train` and `ginv.runs.cluster.on_workers`
-    raise.
+    a store for `ginv.runs.cluster`. Raises Incomplete, with the table of the others, where runs
+    failed; ValueError and OSError, in one line, for places that do not fit or do not answer.
     """
+    require(bool(grid.runs), "grid", grid, "at least one run")
     if remote is not None:
         require_remote(remote)
     kind = device if scheduler and device != "auto" else choose_device(device).type
@@ -157,12 +136,21 @@ def run_grid(
     done = _here(parts, grid, device, remote)
     if scheduler is not None:
         done = on_workers(scheduler, parts, grid.split, grid.images, device, remote)
-    return _table(grid, {run: values for found in done for run, values in found.items()})
+    values, failed = {}, {}
+    for run, found in (pair for part in done for pair in part.items()):
+        if isinstance(found, str):
+            failed[run] = redacted(found, remote)
+        else:
+            values[run] = found
+    table = _table(grid, values)
+    if failed:
+        raise Incomplete(failed, len(grid.runs), table)
+    return table
 
 
 def _here(
     parts: list[list[Run]], grid: Grid, device: str, remote: str | None
-) -> Iterator[dict[Run, dict[str, float]]]:
+) -> Iterator[dict[Run, Values | str]]:
     """On this machine: all at once, or as many as it trains side by side before a remote store."""
     size = torch.get_num_threads() if remote else len(parts)
     for some in (parts[i : i + size] for i in range(0, len(parts), size)):
@@ -172,7 +160,7 @@ def _here(
         yield dict(zip(runs, values, strict=True))
 
 
-def _table(grid: Grid, values: dict[Run, dict[str, float]]) -> pd.DataFrame:
+def _table(grid: Grid, values: dict[Run, Values]) -> pd.DataFrame:
     """In long form."""
     others = [
         field.name
@@ -186,48 +174,44 @@ def _table(grid: Grid, values: dict[Run, dict[str, float]]) -> pd.DataFrame:
         (run.group, recipe, run.nu, run.seed, *(getattr(run, n) for n in others), metric, value)
         for recipe, runs in grid.recipes.items()
         for run in runs
+        if run in values
         for metric, value in values[run].items()
     ]
     return pd.DataFrame(rows, columns=[*COLUMNS[:-2], *others, *COLUMNS[-2:]])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m ginv.runs.grid", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m ginv.runs.grid", description=SUMMARY)
     parser.add_argument("grid", type=Path, help="a table of recipes")
     parser.add_argument(
-        "table",
-        type=Path,
-        nargs="?",
-        help="the file for the results; the standard output without one",
+        "table", type=Path, nargs="?", help="for the results; else they are printed"
     )
-    parser.add_argument(
-        "--device", default="auto", help="cuda for workers that have a GPU: larger stacks"
-    )
+    parser.add_argument("--device", default="auto", help="cuda for workers that have a GPU")
     parser.add_argument("--scheduler", help="of a Dask that is trusted: tcp://HOST:PORT")
-    parser.add_argument(
-        "--store", metavar="URL", help="where all records come from and go to: s3://bucket/runs"
-    )
-    arguments = parser.parse_args()
+    parser.add_argument("--store", metavar="URL", help="where records come from and go to")
+    given = parser.parse_args()
+    failed = None
     try:
-        require(
-            arguments.device in ("auto", *LARGEST_STACK),
-            "device",
-            arguments.device,
-            "auto, cpu, cuda",
-        )
-        grid = read_grid(arguments.grid)
-        if arguments.table:
-            arguments.table.open("a").close()  # now, and not after the work
-        table = run_grid(
-            grid, device=arguments.device, scheduler=arguments.scheduler, remote=arguments.store
-        )
+        require(given.device in ("auto", *LARGEST_STACK), "device", given.device, "auto, cpu, cuda")
+        grid = read_grid(given.grid)
+        if given.table:
+            require_writable("table", given.table, given.grid)
+        places = dict(scheduler=given.scheduler, remote=given.store)
+        try:
+            table = run_grid(grid, device=given.device, **places)
+        except Incomplete as error:
+            table, failed = error.table, str(error)
+        text = table.to_csv(index=False, float_format="%.6g")
+        if given.table:
+            write_whole(given.table, text)
+        else:
+            print(text, end="")
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, ArithmeticError) as error:
-        sys.exit(str(error))
+        failed = redacted(str(error), given.store)
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on where it was")
-    table.to_csv(arguments.table or sys.stdout, index=False, float_format="%.6g")
+        failed = "stopped; the same command goes on where it was"
+    if failed:
+        sys.exit(failed)
 
 
 if __name__ == "__main__":

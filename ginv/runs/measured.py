@@ -5,6 +5,7 @@ A measurement belongs to the weights that it measured: their sum is in its name.
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable
 
 import pandas as pd
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ginv.data import DATASETS, SPLITS, Split, blend, load_dataset, partners
 from ginv.groups import Group, group_named
-from ginv.machine import choose_device
+from ginv.machine import choose_device, plain_torch
 from ginv.measures import (
     COMPANIONS,
     Measurement,
@@ -51,10 +52,12 @@ def measured(
             epoch = trained.record.get("best_epoch", 0)
             raise ValueError(f"{error}: that of epoch {epoch} of {run}") from None
         samples = found.samples
-        columns = {name: torch.tensor(column.to_numpy()) for name, column in samples.items()}
+        columns = {
+            name: torch.from_numpy(column.to_numpy().copy()) for name, column in samples.items()
+        }
         return columns, {"columns": list(columns), "sample_variance": found.sample_variance}
 
-    columns, record = _stored(named("measurement", trained, split, images), compute)
+    columns, record = _stored(named("measurement", trained, split, images), "columns", compute)
     return Measurement(pd.DataFrame(columns)[record["columns"]], record["sample_variance"])
 
 
@@ -73,7 +76,7 @@ def robustness(
         drifted = _drifted(trained.run, split, seen)
         return {}, {"values": _off_data(model, seen, drifted, group_named(trained.run.group))}
 
-    return _stored(named("robustness", trained, split, images), compute)[1]["values"]
+    return _stored(named("robustness", trained, split, images), "values", compute)[1]["values"]
 
 
 def evaluated(
@@ -82,7 +85,8 @@ def evaluated(
     """The means of all measures, `robustness`, and sigma_max over the scale of the logits."""
     summary = measured(trained, split, images, device=device, progress=False).summary
     values = summary.to_dict() | robustness(trained, split, images, device=device)
-    return values | {"sigma_max_over_scale": values["sigma_max"] / values["logit_norm"]}
+    scale = values["logit_norm"] or math.nan  # of a network whose logits are all alike
+    return values | {"sigma_max_over_scale": values["sigma_max"] / scale}
 
 
 def named(what: str, trained: TrainedRun, split: str, images: int) -> dict:
@@ -108,8 +112,12 @@ def _checked(split: str, images: int | None) -> int:
     return images
 
 
-def _stored(specification: dict, compute: Callable[[], store.Stored]) -> store.Stored:
-    if (found := store.load(specification)) is None:
+def _stored(
+    specification: dict, expected: str, compute: Callable[[], store.Stored]
+) -> store.Stored:
+    """What is stored under a name, computed where it is not there or lacks what is expected."""
+    found = store.load(specification)
+    if found is None or expected not in found[1]:
         found = compute()
         store.save(specification, *found)
     return found
@@ -120,7 +128,8 @@ def _on_device(
 ) -> tuple[nn.Module, Split]:
     where, run = choose_device(device), trained.run
     seen = getattr(load_dataset(run.dataset, run.split_seed), split).head(images)
-    return copy.deepcopy(trained.model).to(where), seen.to(where)
+    with plain_torch():
+        return copy.deepcopy(trained.model).to(where), seen.to(where)
 
 
 def _drifted(run: Run, split: str, seen: Split) -> Tensor:

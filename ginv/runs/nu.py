@@ -103,5 +103,5 @@ def chosen_nu(group: str, regulariser: str = "logit") -> float:
 @lru_cache
 def read_sweep() -> pd.DataFrame:
     """The table of the search that comes with the package."""
-    with files("ginv.runs").joinpath("nu_sweep.csv").open() as file:
+    with files("ginv.runs").joinpath("nu_sweep.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)

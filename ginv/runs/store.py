@@ -7,6 +7,9 @@ or is another's, is named in a line and set aside, never used and never deleted;
 as missing. One without `SHA256SUMS` comes from a version that wrote none: whether it changed since,
 nothing can tell. It is used if it can be read and fits, and gets its sums, with a line that says
 so.
+
+Nothing else is damage. What another version, user or setting causes is a line, and the record
+stays.
 """
 
 import hashlib
@@ -34,12 +37,15 @@ VERSIONS = {
     "measurement": 2,  # what `ginv.measure` computes
     "robustness": 1,  # what `ginv.runs.measured.robustness` computes
 }
+CHECKPOINTS = ".checkpoints"
 FILES = RECORD, TENSORS, SUMS = "record.json", "tensors.safetensors", "SHA256SUMS"  # the sums last
 DAMAGED = (
     LookupError,
     TypeError,
     ValueError,
+    RecursionError,  # JSON that is too deep
     FileNotFoundError,
+    IsADirectoryError,
     NotADirectoryError,
     SafetensorError,
 )
@@ -56,29 +62,43 @@ def record_name(specification: dict) -> str:
     That of a checkpoint says so.
     """
     text = json.dumps({"format": VERSIONS["record"], **specification}, sort_keys=True)
-    return (
-        "checkpoint-" * ("checkpoint" in specification)
-        + hashlib.sha256(text.encode()).hexdigest()[:16]
-    )
+    kind = "checkpoint-" * ("checkpoint" in specification)
+    return kind + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def record_folder(specification: dict) -> Path:
+    """Checkpoints lie apart: to find them, nobody looks through all records."""
+    folder = store_folder()
+    if "checkpoint" in specification:
+        folder /= CHECKPOINTS
+    return folder / record_name(specification)
 
 
 def contains(specification: dict) -> bool:
-    return (store_folder() / record_name(specification)).is_dir()
+    return record_folder(specification).is_dir()
 
 
 def load(specification: dict, like: Mapping[str, Tensor] | None = None) -> Stored | None:
     """The tensors and the record of a specification, or None where it is not stored.
 
-    `like`: tensors of the names, shapes and types that the record must have.
+    `like`: tensors of the names, shapes and types that are expected; a record that has others is
+    not used, and stays.
     """
-    return _load(store_folder() / record_name(specification), like)
+    folder = record_folder(specification)
+    found = _load(folder)
+    if found and like and _kinds(like) != _kinds(found[0]):
+        say(f"{folder} has other tensors than are expected here: it stays, and is not used")
+        return None
+    return found
 
 
-def checkpoints() -> list[Stored]:
-    """Everything stored whose specification has `checkpoint` in it."""
-    return [
-        found for folder in sorted(store_folder().glob("checkpoint-*")) if (found := _load(folder))
-    ]
+def checkpoints() -> list[dict]:
+    """The records of all checkpoints, as they are: what they say is not verified yet."""
+    found = []
+    for folder in sorted((store_folder() / CHECKPOINTS).glob("checkpoint-*")):
+        with suppress(OSError, ValueError, RecursionError):
+            found.append(json.loads((folder / RECORD).read_bytes()))
+    return found
 
 
 def save(specification: dict, tensors: Mapping[str, Tensor], record: dict) -> None:
@@ -86,17 +106,15 @@ def save(specification: dict, tensors: Mapping[str, Tensor], record: dict) -> No
 
     Raises OSError, in one line, where the store cannot be written.
     """
-    folder = store_folder() / record_name(specification)
-    content = {
-        RECORD: json.dumps({"specification": specification, **record}, indent=1).encode(),
-        TENSORS: safetensors.torch.save(
-            {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-        ),
-    }
+    folder = record_folder(specification)
+    text = json.dumps({"specification": specification, **record}, indent=1)
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    content = {RECORD: text.encode(), TENSORS: safetensors.torch.save(tensors)}
     content[SUMS] = "".join(_sums(content).values()).encode()
     with _lock() as aside:
         _write(aside, content)
         if not os.path.lexists(folder):
+            folder.parent.mkdir(exist_ok=True)
             aside.rename(folder)
 
 
@@ -105,20 +123,20 @@ def adopt(specification: dict, content: Mapping[str, bytes]) -> None:
 
     Raises one of `DAMAGED` where they are not what they ought to be.
     """
-    folder = store_folder() / record_name(specification)
+    folder = record_folder(specification)
     with _lock() as aside:
         new = aside / folder.name
         new.mkdir()
         _write(new, content)
-        _read(new, None)
+        _read(new)
         if not os.path.lexists(folder):
             new.rename(folder)
 
 
 def remove(specification: dict) -> None:
-    """Remove a record, whole or not at all."""
-    with _lock() as aside, suppress(FileNotFoundError):
-        (store_folder() / record_name(specification)).rename(aside / "removed")
+    """Remove a record, whole or not at all; where the store cannot be written it stays."""
+    with suppress(OSError), _lock() as aside:
+        record_folder(specification).rename(aside / "removed")
 
 
 @contextmanager
@@ -128,11 +146,29 @@ def claim(specifications: list[dict]) -> Iterator[list[bool]]:
         ours = []
         with _lock():  # all at once, so that a stack stays together
             for specification in specifications:
-                lock = FileLock(store_folder() / ".locks" / record_name(specification), timeout=0)
+                lock = FileLock(_lock_file(specification), timeout=0, mode=_shared_mode())
                 with suppress(Timeout):
                     held.enter_context(lock)
                 ours.append(lock.is_locked)
         yield ours
+
+
+def is_claimed(specification: dict) -> bool:
+    """Whether a process has it to itself now."""
+    try:
+        with FileLock(_lock_file(specification), timeout=0, mode=_shared_mode()):
+            return False
+    except Timeout:
+        return True
+
+
+def _lock_file(specification: dict) -> Path:
+    return store_folder() / ".locks" / record_name(specification)
+
+
+def _shared_mode() -> int:
+    """Of a lock: whoever can write in the store can take it."""
+    return store_folder().stat().st_mode & 0o666
 
 
 @contextmanager
@@ -142,12 +178,15 @@ def _lock() -> Iterator[Path]:
     The system frees the lock of a dead process.
     """
     folder = store_folder()
-    aside = folder / ".writing"
+    aside = folder / f".writing-{os.getuid() if hasattr(os, 'getuid') else 0}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            for dead in folder.glob(".writing*"):  # a living writer would hold the lock
-                shutil.rmtree(dead)
+        with FileLock(folder / ".lock", mode=_shared_mode()):
+            if not (locks := folder / ".locks").is_dir():
+                locks.mkdir()
+                locks.chmod(folder.stat().st_mode & 0o777)
+            if aside.exists():  # of a dead process: a living one would hold the lock
+                shutil.rmtree(aside)
             aside.mkdir()
             try:
                 yield aside
@@ -155,9 +194,8 @@ def _lock() -> Iterator[Path]:
                 shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         reason = error.strerror or error
-        raise OSError(
-            f"the store {folder} cannot be written ({reason}); set GINV_RUNS to a folder that can"
-        ) from None
+        remedy = "set GINV_RUNS to a folder that can"
+        raise OSError(f"the store {folder} cannot be written ({reason}); {remedy}") from None
 
 
 def _write(folder: Path, content: Mapping[str, bytes]) -> None:
@@ -168,40 +206,47 @@ def _write(folder: Path, content: Mapping[str, bytes]) -> None:
             os.fsync(file.fileno())  # on the disk before it has its name, should the power fail
 
 
-def _load(folder: Path, like: Mapping[str, Tensor] | None = None) -> Stored | None:
+def _load(folder: Path) -> Stored | None:
     if not os.path.lexists(folder):
         return None
-    with suppress(*DAMAGED):
-        return _read(folder, like)
-    with _lock():  # another process may have set it aside, or removed it, just now
-        try:
-            return _read(folder, like) if os.path.lexists(folder) else None
-        except DAMAGED as error:
-            aside = folder.with_name(f"set-aside-{folder.name}-{time.time_ns()}")
-            kept = f"it is kept as {aside.name}, and what it held is missing now"
-            say(f"{folder} cannot be used, {error}: {kept}")
-            folder.rename(aside)
-            return None
+    try:
+        return _read(folder)
+    except DAMAGED as error:
+        return _set_aside(folder, error)
+    except OSError as error:  # another user's, or the disk's
+        say(f"{folder} cannot be read ({error.strerror}): it stays, and is not used")
+        return None
 
 
-def _read(folder: Path, like: Mapping[str, Tensor] | None) -> Stored:
+def _set_aside(folder: Path, found: BaseException) -> Stored | None:
+    """Keep a damaged record under another name; where the store cannot be written it stays."""
+    aside = folder.with_name(f"set-aside-{folder.name}-{time.time_ns()}")
+    try:
+        with _lock():  # another process may have set it aside, or removed it, just now
+            try:
+                return _read(folder) if os.path.lexists(folder) else None
+            except DAMAGED as error:
+                folder.rename(aside)
+                kept = f"it is kept as {aside.name}, and what it held is missing now"
+                say(f"{folder} cannot be used, {error}: {kept}")
+    except OSError:
+        say(f"{folder} cannot be used, {found}: it stays, since the store cannot be written")
+    return None
+
+
+def _read(folder: Path) -> Stored:
     """The content of a record, verified: what is hashed here is what is used."""
     if folder.is_symlink():
         raise ValueError("it is a link")
     content = {name: (folder / name).read_bytes() for name in (RECORD, TENSORS)}
     sums, sealed = _sums(content), (folder / SUMS).exists()
     written = (folder / SUMS).read_bytes() if sealed else b""
-    if sealed and (
-        altered := [name for name, line in sums.items() if line.encode() not in written]
-    ):
+    altered = [name for name, line in sums.items() if line.encode() not in written]
+    if sealed and altered:
         raise ValueError(f"{' and '.join(altered)} differs from {SUMS}")
     record, tensors = json.loads(content[RECORD]), safetensors.torch.load(content[TENSORS])
     if record_name(record["specification"]) != folder.name:
         raise ValueError("it holds another specification than its name says")
-    if like and {n: (t.shape, t.dtype) for n, t in like.items()} != {
-        n: (t.shape, t.dtype) for n, t in tensors.items()
-    }:
-        raise ValueError("its tensors are not those of the network")
     if not sealed:
         used = "it is used as it is, and has them from now on"
         say(f"{folder} comes from a version without checksums: {used}")
@@ -210,6 +255,10 @@ def _read(folder: Path, like: Mapping[str, Tensor] | None) -> Stored:
             aside.write_text("".join(sums.values()))
             aside.replace(folder / SUMS)
     return tensors, record
+
+
+def _kinds(tensors: Mapping[str, Tensor]) -> dict:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def _sums(content: dict[str, bytes]) -> dict[str, str]:

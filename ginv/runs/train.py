@@ -4,23 +4,23 @@ A trained run is stored at once, and the state of a long training once a minute:
 whatever way, it goes on where it was. Two processes that want the same run train it once.
 """
 
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from threading import Event
 
 import torch
-from tqdm import tqdm
+from torch import Generator
 
 from ginv.data import load_dataset
-from ginv.machine import choose_device
+from ginv.machine import choose_device, plain_torch, threads_kept
 from ginv.recipe import Run
 from ginv.refuse import require
 from ginv.runs import checkpoints, costs, store
 from ginv.runs.checkpoints import Checkpoint, Keeper
-from ginv.stack import TrainedRun, shared_by_stack, train_stack
+from ginv.stack import Diverged, TrainedRun, shared_by_stack, train_stack
 
 # On a CPU more runs in a stack are no faster: their parameters and Adam's moments leave its cache
 LARGEST_STACK = {"cpu": 4, "cuda": 64}
@@ -31,8 +31,9 @@ def train(
 ) -> dict[Run, TrainedRun]:
     """Load the runs that are in the store and train the others, those of one architecture stacked.
 
-    device: "auto", "cpu" or "cuda". Raises FloatingPointError where a run diverges, ValueError for
-    what is no `Run` or no device, OSError where the store cannot be written.
+    device: "auto", "cpu" or "cuda". Raises Diverged, once all others are trained and stored, where
+    the loss or the logits of a run are not finite; ValueError for what is no `Run` or no device,
+    OSError where the store cannot be written.
     """
     require(isinstance(runs, Iterable), "runs", runs, "ginv.Run objects in a list")
     for run in (wanted := list(runs)):
@@ -40,30 +41,28 @@ def train(
     wanted, where = list(dict.fromkeys(wanted)), choose_device(device)
     trained = {run: loaded for run in wanted if (loaded := load_run(run))}
     if trained and progress:
-        _say(f"{len(trained)} of {len(wanted)} runs are in the store: loaded, not trained")
-    training = _Training(wanted, where, progress)
-    told = 0
-    with ThreadPoolExecutor(training.workers) as executor:
-        try:
-            while missing := [run for run in wanted if run not in trained]:
-                parts = training.parts(missing)
-                futures = [executor.submit(training.train_part, *part) for part in parts]
-                for done in as_completed(futures):
-                    trained.update((result.run, result) for result in done.result())
-                if (others := len(wanted) - len(trained)) and others != told and progress:
-                    _say(f"{others} runs are trained by another process: waiting for them")
-                told = others
-                time.sleep(min(others, 1))
-        except BaseException:  # Ctrl-C too
-            training.stop.set()
-            raise
-    checkpoints.stored(where.type)  # removes what a killed process left
-    return {run: trained[run] for run in wanted}
+        store.say(f"{len(trained)} of {len(wanted)} runs are in the store: loaded, not trained")
+    failed: dict[Run, int] = {}
+    with threads_kept() as cores:
+        training = _Training(wanted, where, cores, progress)
+        while missing := [run for run in wanted if run not in trained and run not in failed]:
+            for part in training.train_side_by_side(missing):
+                trained.update((result.run, result) for result in part.trained)
+                failed.update(part.failed)
+            if others := [run for run in missing if run not in trained and run not in failed]:
+                training.wait(others)
+    if training.began:
+        checkpoints.stored(where.type)  # removes what a killed process left
+    results = {run: trained[run] for run in wanted if run in trained}
+    if failed:
+        raise Diverged(failed, [*results.values()])
+    return results
 
 
 def load_run(run: Run) -> TrainedRun | None:
     """A run from the store, or None."""
-    model = run.model()
+    with plain_torch():
+        model = run.model(Generator())  # and not torch's own, which is the caller's
     if (stored := store.load(run.specification, model.state_dict())) is None:
         return None
     model.load_state_dict(stored[0])
@@ -88,6 +87,14 @@ def stacks(
         yield from ((stack[i : i + largest], None) for i in range(0, len(stack), largest))
 
 
+@dataclass
+class _Part:
+    """What became of a stack; the runs that another process has are in neither."""
+
+    trained: list[TrainedRun]
+    failed: dict[Run, int]
+
+
 class _Training:
     """Stacks side by side, each on cores of its own.
 
@@ -96,20 +103,42 @@ class _Training:
     bits.
     """
 
-    def __init__(self, wanted: list[Run], device: torch.device, progress: bool) -> None:
+    def __init__(self, wanted: list[Run], device: torch.device, cores: int, progress: bool) -> None:
         self.device, self.progress, self.stop = device, progress, Event()
-        self.largest = LARGEST_STACK[device.type]
-        self.cores = torch.get_num_threads() if device.type == "cpu" else 1
+        self.largest, self.told, self.began = LARGEST_STACK[device.type], 0, False
+        self.cores = cores if device.type == "cpu" else 1
         self.workers = max(1, min(self.cores, len([*stacks(wanted, self.largest)])))
 
-    def parts(self, missing: list[Run]) -> list[tuple[list[Run], Checkpoint | None]]:
-        """The stacks to train, the longest first: the short ones fill the gaps."""
+    def train_side_by_side(self, missing: list[Run]) -> Iterator[_Part]:
+        """The stacks as they are done, the longest first: the short ones fill the gaps.
+
+        An error of one ends the others, and so does Ctrl-C, but a run that diverges ends none.
+        """
+        self.began = True
         for run in missing:  # cached from here on: the threads need not read it again
             load_dataset(run.dataset, run.split_seed)
         parts = [*stacks(missing, self.largest, checkpoints.stored(self.device.type))]
-        return sorted(parts, key=lambda part: -len(part[0]) * costs.training_operations(part[0][0]))
+        parts.sort(key=lambda part: -len(part[0]) * costs.training_operations(part[0][0]))
+        with ThreadPoolExecutor(self.workers) as executor:
+            try:
+                futures = [executor.submit(self._train_part, *part) for part in parts]
+                for done in as_completed(futures):
+                    yield done.result()
+            except BaseException:
+                self.stop.set()
+                executor.shutdown(wait=False, cancel_futures=True)
+                raise
 
-    def train_part(self, stack: list[Run], checkpoint: Checkpoint | None) -> list[TrainedRun]:
+    def wait(self, others: list[Run]) -> None:
+        """Until another process has trained one of these, or has given one up."""
+        if len(others) != self.told and self.progress:
+            store.say(f"{len(others)} runs are trained by another process: waiting for them")
+        self.told = len(others)
+        specifications = [run.specification for run in others]
+        while all(map(store.is_claimed, specifications)):
+            time.sleep(1)
+
+    def _train_part(self, stack: list[Run], checkpoint: Checkpoint | None) -> _Part:
         """What no other process trains of a stack."""
         if self.device.type == "cpu":
             torch.set_num_threads(self.cores // self.workers)  # of this thread alone
@@ -118,27 +147,27 @@ class _Training:
             # Another process may have been faster
             found = {run: loaded for run in claimed if (loaded := load_run(run))}
             missing = [run for run in claimed if run not in found]
-            results = self._train_and_store(missing, checkpoint) if missing else []
-        return [*found.values(), *results]
+            part = self._train_and_store(missing, checkpoint) if missing else _Part([], {})
+        return _Part([*found.values(), *part.trained], part.failed)
 
-    def _train_and_store(self, runs: list[Run], checkpoint: Checkpoint | None) -> list[TrainedRun]:
+    def _train_and_store(self, runs: list[Run], checkpoint: Checkpoint | None) -> _Part:
         """From a checkpoint that has these runs, and perhaps others, which need it too."""
         specifications = [run.specification for run in runs]
         own = checkpoint if checkpoint and checkpoint.runs == specifications else None
         keep = Keeper(runs, self.device.type, own)
-        results = train_stack(
-            runs,
-            device=self.device,
-            progress=self.progress,
-            stop=self.stop,
-            start=checkpoint.of(specifications) if checkpoint else None,
-            keep=keep,
-        )
-        for result in results:
+        try:
+            results = train_stack(
+                runs,
+                device=self.device,
+                progress=self.progress,
+                stop=self.stop,
+                start=checkpoint.state(specifications) if checkpoint else None,
+                keep=keep,
+            )
+            part = _Part(results, {})
+        except Diverged as error:
+            part = _Part(error.trained, error.failed)
+        for result in part.trained:
             store.save(result.run.specification, result.model.state_dict(), result.record)
         keep.remove()
-        return results
-
-
-def _say(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)
+        return part

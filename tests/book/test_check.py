@@ -1,6 +1,7 @@
 import pytest
 
 from ginv import check
+from ginv.data import _normalised
 
 
 def test_every_line_is_ok(capsys):
@@ -14,7 +15,7 @@ def test_every_line_is_ok(capsys):
 def test_what_is_wrong_is_named(variable, capsys, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv(variable, str(tmp_path / "file" / "nowhere"))
-    check.load_dataset.cache_clear()
+    _normalised.cache_clear()
     assert check.main() == 1
     failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
     assert failed and all(str(tmp_path / "file") in line for line in failed)

@@ -23,7 +23,7 @@ VERSION = project(ROOT)["version"]
 @pytest.fixture
 def copy(tmp_path):
     """The project without its data, tests and environment."""
-    ignored = (".venv", "_build", "data", "tests", ".*_cache", "__pycache__", ".git")
+    ignored = (".venv", "_build", "data", "tests", ".*_cache", ".hypothesis", "__pycache__", ".git")
     ignore = shutil.ignore_patterns(*ignored)
     return shutil.copytree(ROOT, tmp_path / "project", ignore=ignore)
 

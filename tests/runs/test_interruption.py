@@ -216,7 +216,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_begins_again(interrupt, c
     interrupt(5)
     with pytest.raises(Stop):
         train(RUNS[:1], device="cpu", progress=False)
-    (folder,) = store.store_folder().glob("checkpoint-*")
+    (folder,) = (store.store_folder() / store.CHECKPOINTS).glob("checkpoint-*")
     os.truncate(folder / store.TENSORS, 1000)
     epochs = interrupt(100)
     train(RUNS[:1], device="cpu", progress=False)
@@ -229,7 +229,7 @@ def test_a_checkpoint_of_another_device_or_version_is_not_used(interrupt, monkey
     with pytest.raises(Stop):
         train(RUNS[:1], device="cpu", progress=False)
     (found,) = checkpoints.stored("cpu")
-    assert found.state.epoch == 5 and checkpoints.stored("cuda") == []
+    assert found.epoch == 5 and checkpoints.stored("cuda") == []
     monkeypatch.setitem(store.VERSIONS, "checkpoint", store.VERSIONS["checkpoint"] + 1)
     assert checkpoints.stored("cpu") == []
 
@@ -246,8 +246,8 @@ def test_forty_stacked_runs_lose_no_more_than_a_minute(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     runs = [replace(run, epochs=20) for run in WORK["forty in a stack"][0]]
     keeper, kept = checkpoints.Keeper(runs, "cpu", None), []
-    monkeypatch.setattr(keeper, "_keep", kept.append)
+    monkeypatch.setattr(store, "save", lambda name, _, record: kept.append((name, record)))
     train_stack(runs, device=torch.device("cpu"), progress=False, keep=keeper)
-    times = [0, *(checkpoint.state.seconds for checkpoint in kept)]
+    times = [0, *(record["seconds"] for _, record in kept)]
     gaps = [after - before for before, after in itertools.pairwise(times)]
-    assert kept[-1].state.epoch == 20 and 45 < max(gaps) <= checkpoints.MOST_LOST
+    assert kept[-1][0]["checkpoint"] == 20 and 45 < max(gaps) <= checkpoints.MOST_LOST

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torchvision.datasets import MNIST
 
 from ginv import blend, load_dataset, partners
-from ginv.data import DATASETS
+from ginv.data import DATASETS, _normalised
 
 CLONE = Path(__file__).resolve().parents[2] / "data"
 
@@ -72,7 +72,7 @@ def test_unpacked_files_are_read_too(tmp_path, monkeypatch):
     for path in (CLONE / "MNIST/raw").iterdir():
         (tmp_path / "MNIST/raw" / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
     monkeypatch.setenv("GINV_DATA", str(tmp_path))
-    load_dataset.cache_clear()
+    _normalised.cache_clear()
     assert torch.equal(load_dataset("MNIST").test.images[:100], packed.test.images[:100])
 
 
@@ -114,17 +114,17 @@ def cache(tmp_path, monkeypatch):
             for file in (CLONE / "MNIST/raw").glob("*.gz")
         ]
         monkeypatch.setattr(MNIST, "resources", packed)  # these were packed anew
-        load_dataset.cache_clear()
+        _normalised.cache_clear()
         yield tmp_path / "ginv" / "data"
         server.shutdown()
-    load_dataset.cache_clear()
+    _normalised.cache_clear()
 
 
 def test_what_is_missing_is_downloaded(cache, monkeypatch):
     assert len(load_dataset().test) == 50_000
     assert len(list((cache / "MNIST/raw").iterdir())) == 4
     monkeypatch.setattr(MNIST, "mirrors", [])  # nothing is asked for again
-    load_dataset.cache_clear()
+    _normalised.cache_clear()
     assert len(load_dataset().test) == 50_000
 
 

@@ -11,7 +11,7 @@ import ginv
 from ginv import Run, group_named, load_dataset
 from ginv.data import Split
 from ginv.recipe import REGULARISERS
-from ginv.stack import train_stack
+from ginv.stack import Diverged, train_stack
 
 CPU = torch.device("cpu")
 
@@ -38,9 +38,6 @@ def double_precision(monkeypatch):
         return replace(data, train=train, validation=validation)
 
     monkeypatch.setattr(ginv.stack, "load_dataset", double)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +105,7 @@ def test_stacked_training_is_plain_training(changes, double_precision):
     run = short(epochs=1, **changes)
     group, train = group_named(run.group), ginv.stack.load_dataset().train
     generator = torch.Generator().manual_seed(run.seed)
-    model = run.model(generator)
+    model = run.model(generator).double()
     optimiser = torch.optim.Adam(model.parameters(), lr=run.learning_rate)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=5)  # steps
     shuffled = torch.randperm(600, generator=generator)
@@ -132,7 +129,7 @@ def test_stacked_training_is_plain_training(changes, double_precision):
         optimiser.step()
         if run.schedule == "cosine":
             decay.step()
-    initial = run.model(torch.Generator().manual_seed(run.seed)).state_dict()
+    initial = run.model(torch.Generator().manual_seed(run.seed)).double().state_dict()
     plain = model.state_dict()
     for name, value in stack(run)[0].model.state_dict().items():
         assert (value - plain[name]).norm() < 1e-9 * (plain[name] - initial[name]).norm(), name
@@ -240,17 +237,27 @@ def test_a_diverged_run_stops_with_its_name():
         stack(short(seed=7, learning_rate=1e30, epochs=3))
 
 
-def test_an_infinite_loss_stops_the_run():
+def test_an_infinite_loss_costs_its_run_alone():
     """Adam divides it away: the weights stay finite, and would be worthless."""
-    with pytest.raises(
-        FloatingPointError, match=r"^the loss is not finite after epoch 1 of Run\(.*seed=5.*\)$"
-    ):
-        stack(
-            *(
-                short(seed=seed, method="IR", nu=nu, learning_rate=3.0)
-                for seed, nu in ((4, 1.0), (5, 1e19))
-            )
-        )
+    lost, beside = short(method="IR", nu=1e300, seed=5), short(method="IR", nu=1.0, seed=4)
+    message = r"^the loss or the logits are not finite after epoch 1 of Run\(.*seed=5.*\)$"
+    with pytest.raises(Diverged, match=message) as error:
+        stack(beside, lost)
+    assert error.value.failed == {lost: 1}
+    assert [result.run for result in error.value.trained] == [beside]
+    assert error.value.trained[0].model.output.weight.isfinite().all()
+
+
+def test_a_state_of_another_stack_is_not_gone_on_from(capsys):
+    """Whatever its name says: another width, another count of runs, more epochs than there are."""
+    states = []
+    for runs in ([short(width=16)], [short(), short(seed=1)], [short(epochs=3)]):
+        train_stack(runs, device=CPU, progress=False, keep=states.append)
+    expected = stack(short())[0].model.output.weight
+    for state in (states[0], states[3], states[-1]):
+        found = train_stack([short()], device=CPU, progress=False, start=state)[0]
+        assert torch.equal(found.model.output.weight, expected)
+    assert capsys.readouterr().err.count("a checkpoint does not fit") == 3
 
 
 @pytest.mark.gpu

@@ -1,0 +1,60 @@
+"""Files that are there whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+from ginv.refuse import require
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file aside and rename it, so that a reader sees the old one or the new one.
+
+    Text is UTF-8. Raises OSError, in one line, where the folder cannot be written.
+    """
+    content = content.encode() if isinstance(content, str) else content
+    aside = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
+        handle, aside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(aside, mode)
+        os.replace(aside, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{path} cannot be written ({reason})") from None
+    finally:
+        if aside:
+            with suppress(FileNotFoundError):
+                os.unlink(aside)
+
+
+def require_writable(name: str, path: Path, *inputs: Path) -> None:
+    """Refuse what cannot be written as a file, or is one of the inputs; before the work is done."""
+    for source in inputs:
+        same = path.exists() and source.exists() and path.samefile(source)
+        require(not same, name, str(path), "another file than that which is read")
+    require(not path.is_dir(), name, str(path), "a file, not a folder")
+    folder = path.absolute().parent
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    require(os.access(there, os.W_OK), name, str(path), "a file in a folder that can be written")
+
+
+@contextmanager
+def one_writer(path: Path) -> Iterator[None]:
+    """For a file that is read, changed and written: one process at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        yield
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,173 @@
+"""No record, whatever it holds, stops anything but the loading of itself; and no good one is
+punished.
+"""
+
+import json
+import os
+import shutil
+
+import pytest
+import safetensors.torch
+import torch
+
+from ginv import Run, train
+from ginv.runs import checkpoints, store
+from ginv.runs.measured import measured
+from ginv.runs.train import load_run
+
+SHORT = dict(epochs=1, train_images=200, width=16, depth=2)
+RUN, OTHER = Run(**SHORT), Run(seed=1, **SHORT)
+
+
+def trained(*runs):
+    return train(runs, device="cpu", progress=False)
+
+
+def seal(folder, record, tensors=None):
+    """What it says now, with sums that are right."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = record if isinstance(record, bytes) else json.dumps(record).encode()
+    (folder / store.RECORD).write_bytes(text)
+    (folder / store.TENSORS).write_bytes(safetensors.torch.save(tensors or {"a": torch.zeros(3)}))
+    content = {name: (folder / name).read_bytes() for name in (store.RECORD, store.TENSORS)}
+    (folder / store.SUMS).write_text("".join(store._sums(content).values()))
+
+
+ODD = {
+    "a list": [],
+    "nothing": None,
+    "a number": 3,
+    "a text": "specification",
+    "no specification": {"a": 1},
+    "a specification that is none": {"specification": 3},
+    "another specification": {"specification": {"seed": 99}},
+    "deep": b"[" * 100_000 + b"]" * 100_000,
+    "no JSON": b"\xff\x00",
+    "empty": b"",
+    "not a number": {"specification": {"seed": float("nan")}},
+}
+
+
+@pytest.mark.parametrize("record", ODD)
+@pytest.mark.parametrize("where", ["run", "measurement", "checkpoint"])
+def test_an_odd_record_stops_nothing(where, record, capsys):
+    result = trained(RUN, OTHER)[RUN]
+    measured(result, "test", 20, device="cpu")
+    folders = {
+        "run": store.record_folder(RUN.specification),
+        "measurement": next(
+            folder
+            for folder in store.store_folder().glob("[!.]*")
+            if "measurement" in json.loads((folder / store.RECORD).read_bytes())["specification"]
+        ),
+        "checkpoint": store.store_folder() / store.CHECKPOINTS / "checkpoint-0123456789abcdef",
+    }
+    seal(folders[where], ODD[record])
+    again = trained(RUN, OTHER, Run(seed=2, **SHORT))
+    assert torch.equal(again[RUN].model.output.weight, result.model.output.weight)
+    assert len(measured(again[RUN], "test", 20, device="cpu").samples) == 20
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "specification",
+    [
+        {"checkpoint": 1, "runs": [{}], "state": 2},
+        {"checkpoint": 1, "runs": 3, "state": 1},
+        {"checkpoint": "x", "runs": [{"seed": 1}], "state": 1},
+        {
+            "checkpoint": 1,
+            "runs": [{"seed": "x"}],
+            "device": "cpu",
+            "torch": torch.__version__,
+            "state": 1,
+        },
+        {
+            "checkpoint": 1,
+            "runs": [RUN.specification],
+            "device": "cpu",
+            "torch": torch.__version__,
+            "state": 1,
+        },
+        {"checkpoint": 1},
+    ],
+    ids=range(6),
+)
+def test_a_checkpoint_that_nobody_expected_stops_nothing(specification):
+    """Sealed, under its own name, and with tensors of something else."""
+    seal(store.record_folder(specification), {"specification": specification})
+    assert trained(RUN)[RUN].record["best_epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    "damage", ["a folder for a file", "a file for a folder", "a link", "nothing in it"]
+)
+def test_a_record_that_is_something_else_is_set_aside(damage, capsys):
+    expected = trained(RUN)[RUN].model.output.weight
+    folder = store.record_folder(RUN.specification)
+    if damage == "a folder for a file":
+        (folder / store.TENSORS).unlink()
+        (folder / store.TENSORS).mkdir()
+    else:
+        shutil.rmtree(folder)
+        if damage == "a link":
+            folder.symlink_to("/nowhere")
+        elif damage == "a file for a folder":
+            folder.write_text("?")
+        else:
+            folder.mkdir()
+    assert torch.equal(trained(RUN)[RUN].model.output.weight, expected)
+    said = capsys.readouterr().err
+    assert said.count("cannot be used") == 1 and "set-aside" in said
+
+
+def test_what_is_expected_here_costs_no_record(capsys):
+    """Its sums and its name are right: another version may have written it."""
+    trained(RUN)
+    folder = store.record_folder(RUN.specification)
+    record = json.loads((folder / store.RECORD).read_bytes())
+    seal(folder, record, {"another.weight": torch.zeros(3)})
+    before = (folder / store.TENSORS).read_bytes()
+    assert load_run(RUN) is None
+    assert trained(RUN)[RUN].model.output.weight.isfinite().all()
+    assert (folder / store.TENSORS).read_bytes() == before
+    assert "it stays, and is not used" in capsys.readouterr().err
+    assert not [*store.store_folder().glob("set-aside*")]
+
+
+def test_a_store_that_cannot_be_written_loads(monkeypatch, capsys):
+    """With an obsolete checkpoint and a damaged record in it, which then stay."""
+    trained(RUN, OTHER)
+    here = {"device": "cpu", "torch": torch.__version__, "state": store.VERSIONS["checkpoint"]}
+    obsolete = {"checkpoint": 1, "runs": [RUN.specification], **here}
+    seal(store.record_folder(obsolete), {"specification": obsolete, "seconds": 1.0})
+    os.truncate(store.record_folder(OTHER.specification) / store.TENSORS, 10)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(store, "FileLock", refuse)
+    assert load_run(RUN) and load_run(OTHER) is None
+    assert "it stays, since the store cannot be written" in capsys.readouterr().err
+    assert trained(RUN)[RUN].record["best_epoch"] == 1
+    checkpoints.stored("cpu")
+    assert store.record_folder(obsolete).is_dir()
+    with pytest.raises(
+        OSError, match=r"^the store .* cannot be written \(Permission denied\); set GINV_RUNS"
+    ):
+        trained(OTHER)
+
+
+def test_nothing_lists_the_store(monkeypatch):
+    """To save, to claim and to find checkpoints costs no more in a store of many records."""
+    trained(RUN)
+    listed, scandir, listdir = [], os.scandir, os.listdir
+
+    def noting(function):
+        return lambda path=".": listed.append(str(path)) or function(path)
+
+    monkeypatch.setattr(os, "scandir", noting(scandir))
+    monkeypatch.setattr(os, "listdir", noting(listdir))
+    trained(OTHER, RUN)
+    measured(load_run(RUN), "test", 10, device="cpu")
+    assert str(store.store_folder()) not in listed
