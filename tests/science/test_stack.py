@@ -228,7 +228,7 @@ def test_a_stack_can_be_stopped():
         if state.epoch == 2:
             stop.set()
 
-    with pytest.raises(InterruptedError, match=r"^stopped before epoch 3 of Run\("):
+    with pytest.raises(InterruptedError, match=r"^stopped in epoch 3 of Run\("):
         train_stack([run], device=CPU, progress=False, stop=stop, keep=after_two)
 
 
