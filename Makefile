@@ -40,7 +40,7 @@ test: .venv/ready  ## everything that .ci/run checks
 	@$(call RENDER,pages)
 	@.venv/bin/pytest
 
-attack: .venv/ready  ## kill, starve and confuse trainings that share a store, 200 times, for about an hour
+attack: .venv/ready  ## kill, starve and confuse trainings that share a store, 200 times
 	@exec .venv/bin/python tests/runs/attack.py
 
 notebooks: .venv/ready  ## refresh the committed notebooks, or CHAPTERS, and book/results at the paper profile
