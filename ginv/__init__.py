@@ -6,9 +6,18 @@ has the rest of that, `ginv.pages` what the chapters of the book share.
 """
 
 from ginv.data import Dataset, Split, blend, load_dataset, partners
-from ginv.groups import Group, Rotations, Translations, group_named
+from ginv.groups import (
+    Colours,
+    Dihedral,
+    Group,
+    Product,
+    Rotations,
+    Translations,
+    check_group,
+    group_named,
+)
+from ginv.measurement import Measurement, measure
 from ginv.measures import (
-    Measurement,
     accuracy,
     distribution_invariance,
     flip_rate,
@@ -16,25 +25,29 @@ from ginv.measures import (
     jensen_shannon,
     largest_singular_value,
     logit_invariance,
-    measure,
     orbit_logits,
     orbit_maps,
     relative_logit_invariance,
     saliency_invariance,
 )
-from ginv.networks import MLP, Ensemble, WeightTiedLinear, symmetrise
+from ginv.networks import MLP, Ensemble, WeightTiedLinear
 from ginv.recipe import Run, kl_divergence, logit_error, normalised_logit_error
 from ginv.runs.nu import chosen_nu
 from ginv.runs.train import train
-from ginv.saliency import integrated_gradients, saliency_map
+from ginv.saliency import gradients, integrated_gradients, saliency_map
 from ginv.stack import TrainedRun
+from ginv.symmetry import Averaged, assert_invariant, symmetrise
 
 __all__ = [
     "MLP",
+    "Averaged",
+    "Colours",
     "Dataset",
+    "Dihedral",
     "Ensemble",
     "Group",
     "Measurement",
+    "Product",
     "Rotations",
     "Run",
     "Split",
@@ -42,10 +55,13 @@ __all__ = [
     "Translations",
     "WeightTiedLinear",
     "accuracy",
+    "assert_invariant",
     "blend",
+    "check_group",
     "chosen_nu",
     "distribution_invariance",
     "flip_rate",
+    "gradients",
     "group_named",
     "integrated_gradients",
     "jacobian",

@@ -1,21 +1,24 @@
 """Finite groups that act on images by moving pixels (Section 3.1).
 
 Elements are the integers 0 ... order - 1 and 0 is the identity. The actions only permute pixels:
-nothing is interpolated, so g^-1 (g x) is x to the last bit.
+nothing is interpolated, so g^-1 (g x) is x to the last bit. `check_group` proves it of any other.
 """
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache, partial, reduce
+from itertools import permutations
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ginv.refuse import require, require_tensor
 
 
 class Group(ABC):
-    """A finite group and its action on images `[..., H, W]`.
+    """A finite group and its action on images `[..., H, W]`, or `[..., C, H, W]` for colours.
 
     A new group is a subclass with an `order`, a `name`, `product`, `inverse` and `act`; a line in
     `KINDS` lets `group_named` find it.
@@ -39,9 +42,9 @@ class Group(ABC):
 
     @abstractmethod
     def act(self, g: int, x: Tensor) -> Tensor:
-        """gx for images x `[..., H, W]`; same shape.
+        """gx for images x `[..., C, H, W]`; same shape.
 
-        Raises ValueError where the group cannot act on H x W.
+        Raises ValueError where the group cannot act on C x H x W.
         """
 
     @property
@@ -101,31 +104,255 @@ class Rotations(_Cyclic):
 
 @dataclass(frozen=True)
 class Translations(_Cyclic):
-    """Cyclic shifts along x by multiples of W / order pixels. T3 is the paper's group."""
+    """Cyclic shifts by multiples of W / order pixels along x, or of H / order along y.
+
+    T3 is the paper's group; V3 are its vertical ones, and T3xV3 their product, shifts in both
+    directions.
+    """
 
     order: int = 3
+    axis: str = "x"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.axis in ("x", "y"), "axis", self.axis, "x, y")
 
     @property
     def name(self) -> str:
-        return f"T{self.order}"
+        return f"{'T' if self.axis == 'x' else 'V'}{self.order}"
 
     def act(self, g: int, x: Tensor) -> Tensor:
-        width = x.shape[-1]
-        if width % self.order:
+        dim, side = (-1, "width") if self.axis == "x" else (-2, "height")
+        size = x.shape[dim]
+        if size % self.order:
             raise ValueError(
-                f"order {self.order} of Translations does not divide the image width {width}"
+                f"order {self.order} of Translations does not divide the image {side} {size}"
             )
-        return x.roll(width // self.order * g, -1)
+        return x.roll(size // self.order * g, dim)
+
+
+@dataclass(frozen=True)
+class Dihedral(Group):
+    """Rotations by multiples of 360 / n degrees, with and without a flip from left to right.
+
+    D1: an image and its mirror image. D2: flips in both directions, and a half turn. D4: all that
+    permutes the pixels of a square. Element `f * n + r` flips f times, then rotates r times.
+    """
+
+    n: int = 4
+    order: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        require(self.n in (1, 2, 4), "n of Dihedral", self.n, "1, 2, 4")
+        object.__setattr__(self, "order", 2 * self.n)
+
+    @property
+    def name(self) -> str:
+        return f"D{self.n}"
+
+    def product(self, g: int, h: int) -> int:
+        (flipped, turns), (f, r) = divmod(g, self.n), divmod(h, self.n)
+        turns = (turns - r if flipped else turns + r) % self.n
+        return (flipped + f) % 2 * self.n + turns
+
+    def inverse(self, g: int) -> int:
+        flipped, turns = divmod(g, self.n)
+        return g if flipped else -turns % self.n
+
+    def act(self, g: int, x: Tensor) -> Tensor:
+        flipped, turns = divmod(g, self.n)
+        return Rotations(self.n).act(turns, x.flip(-1) if flipped else x)
+
+
+@dataclass(frozen=True)
+class Colours(Group):
+    """All permutations of the channels of an image. S3: of red, green and blue."""
+
+    channels: int = 3
+    order: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        fits = type(self.channels) is int and 1 <= self.channels <= 5
+        require(fits, "channels of Colours", self.channels, "1 to 5")
+        object.__setattr__(self, "order", len(self._permutations()))
+
+    @property
+    def name(self) -> str:
+        return f"S{self.channels}"
+
+    def _permutations(self) -> list[tuple[int, ...]]:
+        """Where each channel goes, for each element."""
+        return [*permutations(range(self.channels))]
+
+    def product(self, g: int, h: int) -> int:
+        elements = self._permutations()
+        return elements.index(tuple(elements[g][place] for place in elements[h]))
+
+    def inverse(self, g: int) -> int:
+        elements = self._permutations()
+        return elements.index(tuple(map(elements[g].index, range(self.channels))))
+
+    def act(self, g: int, x: Tensor) -> Tensor:
+        if x.ndim < 3 or x.shape[-3] != self.channels:
+            shape = " x ".join(map(str, x.shape[-3:]))
+            raise ValueError(f"{self.name} needs images of {self.channels} channels, got {shape}")
+        return x[..., self._permutations()[self.inverse(g)], :, :]
+
+
+@dataclass(frozen=True)
+class Product(Group):
+    """Two groups whose actions commute: T3xV3, R4xS3. Element `g * second.order + h` is (g, h)."""
+
+    first: Group
+    second: Group
+    order: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        for group in (self.first, self.second):
+            require(isinstance(group, Group), "group", group, "a ginv.Group")
+        object.__setattr__(self, "order", self.first.order * self.second.order)
+
+    @property
+    def name(self) -> str:
+        return f"{self.first.name}x{self.second.name}"
+
+    def _parts(self, g: int) -> tuple[int, int]:
+        return divmod(g, self.second.order)
+
+    def product(self, g: int, h: int) -> int:
+        (a, b), (c, d) = self._parts(g), self._parts(h)
+        return self.first.product(a, c) * self.second.order + self.second.product(b, d)
+
+    def inverse(self, g: int) -> int:
+        a, b = self._parts(g)
+        return self.first.inverse(a) * self.second.order + self.second.inverse(b)
+
+    def act(self, g: int, x: Tensor) -> Tensor:
+        a, b = self._parts(g)
+        return self.first.act(a, self.second.act(b, x))
 
 
 # By the letter of their names
-KINDS: dict[str, type] = {"R": Rotations, "T": Translations}
+KINDS: dict[str, Callable[[int], Group]] = {
+    "R": Rotations,
+    "T": Translations,
+    "V": partial(Translations, axis="y"),
+    "D": Dihedral,
+    "S": Colours,
+}
 
 
 def group_named(name: str) -> Group:
-    """The group of a name such as "R4" or "T3". Raises ValueError for anything else."""
-    found = isinstance(name, str) and re.fullmatch(r"([A-Z]+)(0|[1-9][0-9]{0,8})", name)
-    if not found or found[1] not in KINDS:
-        allowed = "R1, R2, R4 (rotations) or T followed by an order (translations)"
-        raise ValueError(f"group is {name!r}; allowed: {allowed}")
-    return KINDS[found[1]](int(found[2]))
+    """The group of a name: "R4", "T3", "D4", a product "T3xV3". Raises ValueError for others."""
+    parts = name.split("x") if isinstance(name, str) else []
+    found = [re.fullmatch(r"([A-Z]+)(0|[1-9][0-9]{0,8})", part) for part in parts]
+    kinds = [part and part[1] in KINDS for part in found]
+    allowed = "R1, R2, R4 (rotations), T and an order (translations along x), V (along y), "
+    allowed += "D1, D2, D4 (with flips), S3 (colours), or a product such as T3xV3"
+    require(bool(kinds) and all(kinds), "group", name, allowed)
+    return reduce(Product, [KINDS[part[1]](int(part[2])) for part in found if part])
+
+
+def check_group(group: Group, shape: tuple[int, ...], *, exact: bool = True) -> float:
+    """Prove that a group is one, and that it acts on images `shape`, C, H, W, by moving pixels.
+
+    Every product of two elements is looked at, pixel by pixel. Raises ValueError that names the
+    elements for which it is not so. `exact=False` allows an action that interpolates. Returns the
+    error of the action on white noise: |g^-1 gx - x| / |x|, the largest over g; 0 where it is
+    exact.
+    """
+    require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
+    fits = isinstance(shape, tuple | list) and len(shape) == 3
+    fits = fits and all(type(size) is int and size > 0 for size in shape)
+    require(fits, "shape", shape, "three integers from 1: channels, height, width")
+    _check_products(group)
+    if exact:
+        _check_pixels(group, tuple(shape))
+        return 0.0
+    noise = torch.randn(1, *shape, generator=Generator().manual_seed(0), dtype=torch.float32)
+    return action_error(group, noise)
+
+
+def action_error(group: Group, images: Tensor) -> float:
+    """The largest |g^-1 gx - x| / |x| over g, with the norms taken over images `[n, C, H, W]`."""
+    back = group.align(group.orbit(images)) - images
+    return (back.flatten(1).norm(dim=1).max() / images.norm().clamp(min=1e-30)).item()
+
+
+def _check_products(group: Group) -> None:
+    name, order = group.name, group.order
+    require(type(order) is int and order > 0, "order", order, "integers from 1")
+    for g in group.elements:
+        for h in group.elements:
+            if (product := group.product(g, h)) not in group.elements:
+                raise ValueError(f"{name} is no group: {g} times {h} is {product}, no element")
+    for g in group.elements:
+        inverse = group.inverse(g)
+        if not (group.product(0, g) == g == group.product(g, 0)):
+            raise ValueError(f"{name} is no group: 0 times {g} is not {g}")
+        if inverse not in group.elements or group.product(inverse, g) != 0:
+            raise ValueError(f"{name} is no group: {inverse}, the inverse of {g}, does not undo it")
+
+
+def _check_pixels(group: Group, shape: tuple[int, ...]) -> None:
+    """That the action permutes pixels, images apart, and acts for gh as for h and then g."""
+    count = torch.Size(shape).numel()
+    pixels = torch.arange(2 * count, dtype=torch.float64).view(2, *shape)
+    moves = [_moves(group, g, pixels) for g in group.elements]
+    if not torch.equal(moves[0], torch.arange(count)):
+        raise ValueError(f"{group.name} is no action: its identity, 0, moves pixels")
+    for g in group.elements:
+        for h in group.elements:
+            if not torch.equal(moves[h][moves[g]], moves[group.product(g, h)]):
+                text = f"{group.name} is no action: {g} after {h} is not {group.product(g, h)}"
+                raise ValueError(f"{text}, their product")
+
+
+def _moves(group: Group, g: int, pixels: Tensor) -> Tensor:
+    """Which pixel element g brings to each place, `[C * H * W]`."""
+    count = pixels[0].numel()
+    single = pixels if 2 * count > 2**24 else pixels.float()  # what most actions are written for
+    moved = group.act(g, single).double()
+    if moved.shape != pixels.shape:
+        shapes = f"{list(pixels.shape)} into {list(moved.shape)}"
+        raise ValueError(f"{group.name} is no action: element {g} makes images {shapes}")
+    if not torch.equal(moved.flatten().sort().values, pixels.flatten()):
+        text = f"element {g} of {group.name} does not only move pixels, it changes their values"
+        raise ValueError(f"{text}; exact=False measures it all the same, and its own error")
+    if not torch.equal(moved[1], moved[0] + count):
+        raise ValueError(f"{group.name} is no action: element {g} does not treat all images alike")
+    return moved[0].flatten().long()
+
+
+@lru_cache
+def _known(group: Group, shape: tuple[int, ...], exact: bool) -> None:
+    check_group(group, shape, exact=exact)
+
+
+def check_group_once(group: Group, shape: tuple[int, ...], exact: bool) -> None:
+    """`check_group`, of a group that can be recognised only the first time."""
+    require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
+    if type(group).__hash__ in (object.__hash__, None):
+        check_group(group, shape, exact=exact)  # its attributes may have changed since
+    else:
+        _known(group, shape, exact)
+
+
+def move_map(group: Group, g: int, x: Tensor, channels: int) -> Tensor:
+    """gx for what has pixels and no colours, such as the map of a hidden unit: `[..., H, W]`.
+
+    It moves as an image does whose `channels` are all alike.
+    """
+    alike = x.unsqueeze(-3).expand(*x.shape[:-2], channels, *x.shape[-2:])
+    return group.act(g, alike)[..., 0, :, :]
+
+
+def moved_units(group: Group, g: int, units: int) -> list[int]:
+    """Which unit g brings to each place, where units come as orbits: f * order + h goes to gh.
+
+    Those beyond the last whole orbit stay. `x[:, moved_units(group, g, x.shape[1])]` moves them.
+    """
+    order, back = group.order, group.inverse(g)
+    whole = units // order * order
+    moved = [u - u % order + group.product(back, u % order) for u in range(whole)]
+    return [*moved, *range(whole, units)]

@@ -9,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _LOADED_BY = os.getpid()
 
@@ -63,6 +65,32 @@ def plain_torch() -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         yield
+
+
+_EVALUATING: WeakKeyDictionary[nn.Module, tuple[int, dict[nn.Module, bool]]] = WeakKeyDictionary()
+_SWITCHING = threading.Lock()
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Each module in evaluation mode and then, when the last thread is done, again in its own."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    with _SWITCHING:
+        count, modes = _EVALUATING.get(model, (0, {m: m.training for m in model.modules()}))
+        _EVALUATING[model] = count + 1, modes
+        model.eval()
+    try:
+        yield
+    finally:
+        with _SWITCHING:
+            count, modes = _EVALUATING.pop(model)
+            if count > 1:
+                _EVALUATING[model] = count - 1, modes
+            else:
+                for module, training in modes.items():
+                    module.training = training
 
 
 class OneCopy:

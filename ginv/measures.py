@@ -1,6 +1,6 @@
 """The measures of invariance (Section 3.2) and of sensitivity (Section 4.4), for any classifier.
 
-Functions of logits or maps over the orbit give a value per image; `measure` computes all of them.
+Functions of logits or maps over the orbit give a value per image; `ginv.measure` computes them all.
 
 The paper averages over x -> gx. We average over all ordered pairs (gx, hx) of the orbit, so that no
 orientation is special; pairs with g = h are in, as the sums of Equations 1 to 3 have the identity
@@ -9,29 +9,30 @@ computed: LI is the variance of the logits over the orbit, DI a mean cross-entro
 entropy, SI the squared length of the mean unit map.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from threading import Lock
-from weakref import WeakKeyDictionary
+from collections.abc import Callable
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from ginv.classifier import BUDGET, as_classifier, as_images, as_labels, as_seen_by
 from ginv.groups import Group
-from ginv.machine import plain_torch
 from ginv.refuse import require, require_tensor
-from ginv.saliency import SIGMA, STEPS, THRESHOLD, integrated_gradients, saliency_map
+from ginv.saliency import SIGMA, THRESHOLD, integrated_gradients, passes, saliency_map
 
 
-def orbit_logits(model: nn.Module, images: Tensor, group: Group) -> Tensor:
-    """The logits of all gx: images `[n, C, H, W]` -> `[G, n, classes]`, without gradients."""
-    orbit = group.orbit(images)
+def orbit_logits(
+    model: nn.Module | Callable, images: Tensor, group: Group, *, batch_size: int | None = None
+) -> Tensor:
+    """The logits of all gx: images `[n, C, H, W]` -> `[G, n, classes]`, without gradients.
+
+    batch_size: how many of the G * n images go through the model at once; all where it is None.
+    """
+    model = as_classifier(model)
+    orbit = group.orbit(as_seen_by(model, as_images(images)))
+    rows = orbit.flatten(0, 1)
     with torch.no_grad():
-        return model(orbit.flatten(0, 1)).unflatten(0, orbit.shape[:2])
+        parts = [model(part) for part in rows.split(batch_size or len(rows))]
+    return torch.cat(parts).unflatten(0, orbit.shape[:2])
 
 
 def orbit_maps(
@@ -49,19 +50,24 @@ def orbit_maps(
     images `[n, C, H, W]`, labels `[n]` -> `[G, n, C, H, W]`. attribute: another attribution, called
     with the model, images `[G * n, C, H, W]` and labels `[G * n]`.
     """
-    orbit = group.orbit(images)
-    attributions = attribute(model, orbit.flatten(0, 1), labels.repeat(group.order))
-    attributions = attributions.unflatten(0, orbit.shape[:2])
-    return group.align(saliency_map(attributions, threshold=threshold, sigma=sigma))
+    model = as_classifier(model)
+    orbit = group.orbit(as_seen_by(model, as_images(images)))
+    targets = as_labels(labels, len(images)).to(orbit.device).repeat(group.order)
+    found = attribute(model, orbit.flatten(0, 1), targets)
+    fits = isinstance(found, Tensor) and found.shape == orbit.flatten(0, 1).shape
+    allowed = f"a tensor {list(orbit.flatten(0, 1).shape)}, as the images"
+    require(fits, "what attribute returned", found, allowed)
+    found = found.detach().to(torch.promote_types(found.dtype, torch.float32))
+    maps = saliency_map(found.unflatten(0, orbit.shape[:2]), threshold=threshold, sigma=sigma)
+    return group.align(maps)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """Per cent of the orbit classified as the label: logits `[G, n, C]`, labels `[n]` -> `[n]`."""
     logits = _checked(logits)
-    require_tensor("labels", labels, "n")
-    (_, n, classes), whole = logits.shape, not labels.is_floating_point()
-    fits = len(labels) == n and whole and labels.min() >= 0 and labels.max() < classes
-    require(bool(fits), "labels", labels, f"a tensor [{n}] of integers from 0 to {classes - 1}")
+    labels, classes = as_labels(labels, logits.shape[1]).to(logits.device), logits.shape[2]
+    fits = bool(labels.max() < classes)
+    require(fits, "labels", labels, f"a tensor [{len(labels)}] of integers from 0 to {classes - 1}")
     return 100 * (logits.argmax(-1) == labels).float().mean(0)
 
 
@@ -90,9 +96,19 @@ def saliency_invariance(maps: Tensor, *, distinct: bool = False) -> Tensor:
     maps `[G, n, ...]`, already turned back to a common orientation (`Group.align`) -> `[n]`. The
     similarity with an empty map is 0.
     """
-    order, maps = len(maps), _checked(maps, "maps", "G, n, ...")
-    unit = nn.functional.normalize(maps.flatten(2), dim=-1)
-    similarity = unit.mean(0).square().sum(-1)
+    return similarity_of_pairs(unit_maps(maps), distinct)
+
+
+def unit_maps(maps: Tensor) -> Tensor:
+    """Maps `[G, n, ...]` as vectors of length 1, or 0 where they are empty: `[G, n, pixels]`."""
+    maps = _checked(maps, "maps", "G, n, ...").flatten(2)
+    # By the largest value first: the square of a tiny one would be 0, of a huge one infinite
+    return nn.functional.normalize(maps / _not_zero(maps.abs().amax(-1, keepdim=True)), dim=-1)
+
+
+def similarity_of_pairs(unit: Tensor, distinct: bool) -> Tensor:
+    """The mean of <u, v> over pairs of the orbit: `[G, n, pixels]` -> `[n]`."""
+    order, similarity = len(unit), unit.mean(0).square().sum(-1)
     if not distinct:
         return similarity
     return (similarity * order**2 - unit.square().sum((0, -1))) * _per_pair(order, True) / order**2
@@ -104,10 +120,8 @@ def relative_logit_invariance(logits: Tensor) -> Tensor:
     The variance over the orbit over the mean squared norm, of logits `[G, n, C]` less their mean
     over classes -> `[n]`. 0 where all logits of a sample are equal.
     """
-    centred = _centre(_checked(logits))
-    return centred.var(0, correction=0).sum(-1) / _size(centred).clamp(
-        min=torch.finfo(centred.dtype).tiny
-    )
+    centred = centre(_checked(logits))
+    return centred.var(0, correction=0).sum(-1) / _not_zero(mean_squared_norm(centred))
 
 
 def jensen_shannon(logits: Tensor) -> Tensor:
@@ -130,11 +144,10 @@ def flip_rate(logits: Tensor) -> Tensor:
 def jacobian(model: nn.Module, images: Tensor) -> Tensor:
     """J = df/dx of a classifier that treats the images of a batch apart (Section 4.4).
 
-    `[n, C, H, W]` -> `[n, classes, C * H * W]`. One backward pass per class, in the images'
-    precision.
+    `[n, C, H, W]` -> `[n, classes, C * H * W]`. One backward pass per class.
     """
-    require_tensor("images", images, "n, C, H, W")
-    x = images.detach().requires_grad_()
+    model = as_classifier(model)
+    x = as_seen_by(model, as_images(images)).requires_grad_()
     with torch.enable_grad():
         per_class = model(x).sum(0)
         rows = [torch.autograd.grad(logit, x, retain_graph=True)[0] for logit in per_class]
@@ -146,10 +159,15 @@ def largest_singular_value(model: nn.Module, images: Tensor) -> Tensor:
 
     Exact: the square root of the largest eigenvalue of the small matrix J J', `[classes, classes]`.
     """
-    require_tensor("images", images, "n, C, H, W")
+    model, images = as_classifier(model), as_images(images)
+    with torch.no_grad():
+        classes = model(as_seen_by(model, images[:1])).shape[1]
+    fits = BUDGET // (4 * classes * images[0].nbytes)  # of J, a copy and what made them
     squared = []
-    for part in images.split(512):
+    for part in images.split(max(1, min(512, fits, passes("auto", model, images[:1])))):
         j = jacobian(model, part)
+        if not j.isfinite().all():
+            raise ValueError("the slopes of the logits are not finite; check the model")
         squared.append(torch.linalg.eigvalsh(j @ j.mT)[:, -1])
     return torch.cat(squared).clamp(min=0).sqrt()
 
@@ -163,17 +181,28 @@ COMPANIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _checked(values: Tensor, name: str = "logits", axes: str = "G, n, C") -> Tensor:
-    """In single precision at least: the square of a large half is infinite, of a small one zero."""
+    """Finite; logits in double precision, maps in single, so that no square over- or underflows."""
     require_tensor(name, values, axes)
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+    fits = name != "logits" or values.shape[-1] > 1
+    require(fits, name, values, "two classes or more; one logit z stands for -z / 2 and z / 2")
+    least = torch.float64 if name == "logits" else torch.float32
+    values = values.to(torch.promote_types(values.dtype, least))
+    if not values.isfinite().all():
+        raise ValueError(f"the {name} are not finite; check the model")
+    return values
 
 
-def _centre(logits: Tensor) -> Tensor:
+def _not_zero(sizes: Tensor) -> Tensor:
+    """To divide by: 1 in place of 0."""
+    return sizes.masked_fill(sizes == 0, 1)
+
+
+def centre(logits: Tensor) -> Tensor:
     """Logits less their mean over classes, which softmax does not see."""
     return logits - logits.mean(-1, keepdim=True)
 
 
-def _size(centred: Tensor) -> Tensor:
+def mean_squared_norm(centred: Tensor) -> Tensor:
     """Mean squared norm over the orbit: `[G, n, C]` -> `[n]`."""
     return centred.square().sum(-1).mean(0)
 
@@ -182,118 +211,3 @@ def _per_pair(order: int, distinct: bool) -> float:
     if distinct and order < 2:
         raise ValueError(f"distinct pairs need a group of 2 or more elements, got {order}")
     return order / (order - 1) if distinct else 1.0
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A row per image in `samples`, and what takes all images together.
-
-    Columns: label, accuracy (per cent), LI, DI, SI; the `COMPANIONS` relative_LI, JS and flip_rate;
-    logit_norm, the root mean square over the orbit of the norm of the logits less their mean over
-    classes. `sample_variance` is the variance over the images of those logits, each averaged over
-    its orbit.
-    """
-
-    samples: pd.DataFrame
-    sample_variance: float
-
-    @property
-    def summary(self) -> pd.Series:
-        """Mean over the images of each metric, and orbit_over_sample_variance.
-
-        That is how far apart the logits of an orbit are, in units of how far apart those of
-        different images are.
-        """
-        means = self.samples.drop(columns="label").mean()
-        within = (self.samples.relative_LI * self.samples.logit_norm**2).mean()
-        between = self.sample_variance
-        means["orbit_over_sample_variance"] = within / between if between else 0.0
-        return means
-
-    def __repr__(self) -> str:
-        return f"{len(self.samples):,} images\n{self.summary.round(4).to_string()}"
-
-
-def measure(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    group: Group,
-    *,
-    steps: int = STEPS,
-    progress: bool = True,
-) -> Measurement:
-    """All measures of any classifier of images, over the whole orbit of each image.
-
-    model: `[n, C, H, W]` -> logits `[n, classes]`; images `[n, C, H, W]`; labels `[n]`. `steps` are
-    those of the integrated gradients towards the label's logit. Memory does not grow with n, save
-    for the table. Raises ValueError where the shapes do not fit, or the logits or the saliency maps
-    are not finite.
-    """
-    require(isinstance(model, nn.Module), "model", model, "a torch.nn.Module")
-    require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
-    require_tensor("images", images, "n, C, H, W")
-    require_tensor("labels", labels, "n")
-    fits = len(labels) == len(images)
-    require(fits, "labels", labels, f"one for each of the {len(images)} images")
-    part = partial(_measure_part, model, group=group, steps=steps)
-    columns: dict[str, Tensor] = {}
-    with plain_torch(), _evaluating(model):
-        starts = range(0, len(images), 256)
-        for start in tqdm(starts, desc="measure", disable=not progress, leave=False):
-            rows = slice(start, start + 256)
-            for name, values in part(images[rows], labels[rows]).items():
-                if name not in columns:
-                    columns[name] = values.new_empty(len(images), *values.shape[1:])
-                # Into its place: small tensors that stay between large ones that go would keep
-                # their memory taken
-                columns[name][rows] = values
-    columns = {name: column.cpu() for name, column in columns.items()}
-    sample_variance = columns.pop("mean_logits").var(0, correction=0).sum().item()
-    return Measurement(pd.DataFrame({"label": labels.cpu(), **columns}), sample_variance)
-
-
-_EVALUATING: WeakKeyDictionary[nn.Module, tuple[int, dict[nn.Module, bool]]] = WeakKeyDictionary()
-_SWITCHING = Lock()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Each module in evaluation mode and then, when the last thread is done, again in its own."""
-    with _SWITCHING:
-        count, modes = _EVALUATING.get(model, (0, {m: m.training for m in model.modules()}))
-        _EVALUATING[model] = count + 1, modes
-        model.eval()
-    try:
-        yield
-    finally:
-        with _SWITCHING:
-            count, modes = _EVALUATING.pop(model)
-            if count > 1:
-                _EVALUATING[model] = count - 1, modes
-            else:
-                for module, training in modes.items():
-                    module.training = training
-
-
-def _measure_part(
-    model: nn.Module, images: Tensor, labels: Tensor, group: Group, steps: int
-) -> dict[str, Tensor]:
-    """The columns of some images, `[n]` each, and their mean logits `[n, classes]`."""
-    logits = orbit_logits(model, images, group)
-    right = accuracy(logits, labels)
-    attribute = partial(integrated_gradients, steps=steps)
-    maps = orbit_maps(model, images, labels, group, attribute=attribute)
-    for name, values in {"logits": logits, "saliency maps": maps}.items():
-        if not values.isfinite().all():
-            raise ValueError(f"the {name} are not finite; check the model")
-    centred = _centre(logits)
-    return {
-        "accuracy": right,
-        "LI": logit_invariance(logits),
-        "DI": distribution_invariance(logits),
-        "SI": saliency_invariance(maps),
-        **{name: companion(logits) for name, companion in COMPANIONS.items()},
-        "logit_norm": _size(centred).sqrt(),
-        "mean_logits": centred.mean(0),
-    }

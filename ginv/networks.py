@@ -1,7 +1,4 @@
-"""The networks of Section 4.1: a perceptron, and the same with a weight-tied first layer.
-
-And a start that makes a network of linear layers and convolutions invariant without tying it.
-"""
+"""The networks of Section 4.1: a perceptron, and the same with a weight-tied first layer."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import skip_init
 
 from ginv.data import CLASSES, IMAGE_SHAPE
-from ginv.groups import Group, Rotations
+from ginv.groups import Group
 from ginv.refuse import require
 
 # Responses [n, G, features] and bias -> [n, features]. The paper does not say which; a maximum
@@ -113,9 +110,38 @@ class MLP(nn.Module):
         """Whether features(ax) - features(0) is a (features(x) - features(0)) for every a >= 0."""
         return getattr(self.features[1], "pooling", None) != "mean after ReLU"
 
+    @property
+    def is_as_built(self) -> bool:
+        """Whether it is still what `__init__` made: no other layer, no hook, nothing overridden."""
+        first, hidden = [*map(type, self.features)], [*map(type, self.hidden)]
+        return (
+            type(self) is MLP
+            and type(self.features) is type(self.hidden) is nn.Sequential
+            and first in ([nn.Flatten, nn.Linear], [nn.Flatten, WeightTiedLinear])
+            and hidden == [nn.ReLU, *[nn.Linear, nn.ReLU] * (len(hidden) // 2)]
+            and type(self.output) is nn.Linear
+            and not any(map(_is_changed, self.modules()))
+            and not _has_hooks(nn.modules.module)
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         """Images `[n, 1, H, W]` -> logits `[n, classes]`."""
         return self.output(self.hidden(self.features(x)))
+
+
+HOOKS = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
+
+
+def _has_hooks(of: object) -> bool:
+    """Whether a module, or torch for all modules, has any hook."""
+    names = [f"_{name}" for name in HOOKS] + [f"_global_{name}" for name in HOOKS]
+    return any(getattr(of, name, None) for name in names)
+
+
+def _is_changed(module: nn.Module) -> bool:
+    parts = {*module._parameters.values()} - {None}
+    is_single = all(p.dtype in (torch.float32, torch.float64) for p in parts)  # type: ignore[union-attr]
+    return _has_hooks(module) or "forward" in vars(module) or not is_single
 
 
 def _linear(inputs: int, outputs: int, dtype: torch.dtype | None = None) -> nn.Linear:
@@ -134,86 +160,6 @@ def initialise(model: nn.Module, generator: Generator | None, gain: float = 1.0)
             bound = 1 / math.sqrt(layer.weight.shape[1])
             layer.weight.uniform_(-gain * bound, gain * bound, generator=generator)
             layer.bias.uniform_(-bound, bound, generator=generator)
-
-
-@torch.no_grad()
-def symmetrise(
-    model: nn.Module, group: Group, input_shape: tuple[int, ...] = (1, *IMAGE_SHAPE)
-) -> None:
-    """Make a network with random weights invariant, in place; nothing is tied.
-
-    Its hidden layers become equivariant: unit, or channel, `f * order + g` is filter f moved by g,
-    so that moving the image permutes the units of an orbit, and the output layer weighs them alike.
-    Units beyond the last whole orbit become invariant. Each weight is replaced by its mean over the
-    group, which acts on both ends of a layer, times the square root of the order, since the mean of
-    so many random weights is that much smaller. (Those that no element moves, between units that
-    are invariant, grow by that much.)
-
-    For linear layers, and convolutions before them under rotations, applied in the order of
-    `model.modules()` to images `input_shape`, `C, H, W`. Raises ValueError for other layers that
-    have parameters, and for a linear layer whose inputs are not the pixels of the image or of
-    square channels. Not checked: that strides look at the image from all sides alike, as a kernel
-    of 4, and not of 3, does at a stride of 2 on an even image; `relative_logit_invariance` of the
-    logits says whether it worked.
-    """
-    require(isinstance(model, nn.Module), "model", model, "a torch.nn.Module")
-    require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
-    layers = [layer for layer in model.modules() if [*layer.parameters(recurse=False)]]
-    (channels, *shape), changes = input_shape, []
-    for layer in layers:
-        first, last = layer is layers[0], layer is layers[-1]
-        weight = _over_pixels(layer, group, channels, shape if first else None)
-        changes += _symmetric(layer, weight, group, first, last)
-        channels = len(weight)
-    for parameter, value in changes:  # once all layers are known to fit
-        parameter.copy_(value)
-
-
-def _over_pixels(layer: nn.Module, group: Group, channels: int, shape: list[int] | None) -> Tensor:
-    """The weight of a layer as `[units, channels, H, W]`; H and W of the first layer are known.
-
-    Convolutions make the image smaller: behind them it is square, of whichever size fits.
-    """
-    is_convolution = isinstance(layer, nn.Conv2d) and isinstance(group, Rotations)
-    fits = isinstance(layer, nn.Linear) or is_convolution
-    require(fits, "layer", layer, "linear, and convolutions under rotations")
-    if not isinstance(layer, nn.Linear):
-        return layer.weight  # type: ignore[return-value]
-    size = " x ".join(map(str, (channels, *(shape or ()))))
-    size = size if shape else f"{channels} times a square number"
-    shape = shape or [math.isqrt(layer.in_features // channels)] * 2
-    fits = channels * math.prod(shape) == layer.in_features
-    require(fits, "inputs of the linear layer", layer.in_features, size)
-    return layer.weight.unflatten(1, (channels, *shape))
-
-
-def _symmetric(
-    layer: nn.Module, weight: Tensor, group: Group, first: bool, last: bool
-) -> list[tuple[Tensor, Tensor]]:
-    """The parameters of a layer with their means over the group, scaled to their size."""
-    scale, weights, biases = math.sqrt(group.order), [], []
-    for g in group.elements:
-        moved = group.act(g, weight) if weight[0, 0].numel() > 1 else weight
-        moved = moved if first else moved[:, _moved_units(moved.shape[1], group, g)]
-        weights.append(moved if last else moved[_moved_units(len(moved), group, g)])
-        if layer.bias is not None and not last:
-            biases.append(layer.bias[_moved_units(len(layer.bias), group, g)])  # type: ignore
-    mean = torch.stack(weights).mean(0).view_as(layer.weight)  # type: ignore[arg-type]
-    changes = [(layer.weight, scale * mean)]
-    if biases:
-        changes.append((layer.bias, scale * torch.stack(biases).mean(0)))
-    return changes  # type: ignore[return-value]
-
-
-def _moved_units(units: int, group: Group, g: int) -> list[int]:
-    """Which unit g brings to each place: f * order + h goes to f * order + gh.
-
-    Those beyond the last orbit stay.
-    """
-    order, back = group.order, group.inverse(g)
-    whole = units // order * order
-    moved = [u - u % order + group.product(back, u % order) for u in range(whole)]
-    return [*moved, *range(whole, units)]
 
 
 class Ensemble(nn.Module):

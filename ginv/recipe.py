@@ -11,8 +11,9 @@ from torch import Generator, Tensor
 
 from ginv.data import DATASETS, IMAGE_SHAPE, SPLITS
 from ginv.groups import group_named
-from ginv.networks import INITIALISATIONS, MLP, POOLINGS, symmetrise
+from ginv.networks import INITIALISATIONS, MLP, POOLINGS
 from ginv.refuse import require
+from ginv.symmetry import symmetrise
 
 GROUPS = ("R4", "T3")  # the paper's
 METHODS = ("WT", "DA", "IR")  # weight-tying, data augmentation, invariance regularisation
@@ -80,7 +81,9 @@ def _number(default: float, fits: Callable[["Run", float], bool], allowed: str) 
 
 
 def _acts(_: "Run", name: Any) -> tuple[bool, str]:
-    group_named(name).orbit(torch.empty(IMAGE_SHAPE, device="cpu"))  # says itself what is allowed
+    group_named(name).orbit(
+        torch.empty(1, *IMAGE_SHAPE, device="cpu")
+    )  # says itself what is allowed
     return True, ""
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ginv.data import SPLITS
 from ginv.machine import choose_device
-from ginv.measures import Measurement
+from ginv.measurement import Measurement
 from ginv.recipe import GROUPS, METHODS, Run
 from ginv.refuse import require, require_folder
 from ginv.runs import costs, store

@@ -7,6 +7,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable
+from dataclasses import fields
 
 import pandas as pd
 import torch
@@ -15,12 +16,11 @@ from torch import Tensor, nn
 from ginv.data import DATASETS, SPLITS, Split, blend, load_dataset, partners
 from ginv.groups import Group, group_named
 from ginv.machine import choose_device, plain_torch
+from ginv.measurement import Measurement, Totals, measure
 from ginv.measures import (
     COMPANIONS,
-    Measurement,
     distribution_invariance,
     largest_singular_value,
-    measure,
     orbit_logits,
 )
 from ginv.recipe import Run
@@ -55,10 +55,16 @@ def measured(
         columns = {
             name: torch.from_numpy(column.to_numpy().copy()) for name, column in samples.items()
         }
-        return columns, {"columns": list(columns), "sample_variance": found.sample_variance}
+        totals = {each.name: getattr(found.totals, each.name) for each in fields(Totals)}
+        tensors = {name: value for name, value in totals.items() if isinstance(value, Tensor)}
+        numbers = {name: value for name, value in totals.items() if name not in tensors}
+        return columns | tensors, {"columns": [*columns], "totals": numbers}
 
-    columns, record = _stored(named("measurement", trained, split, images), "columns", compute)
-    return Measurement(pd.DataFrame(columns)[record["columns"]], record["sample_variance"])
+    found, record = _stored(named("measurement", trained, split, images), "totals", compute)
+    columns = {name: found.pop(name) for name in record["columns"]}
+    group = group_named(run.group)
+    totals = Totals(**record["totals"], **found)  # type: ignore[arg-type]
+    return Measurement(pd.DataFrame(columns), totals, group.order)
 
 
 def robustness(

@@ -34,7 +34,7 @@ from ginv.machine import cache_folder, chosen_folder
 VERSIONS = {
     "record": 1,  # how every record is written
     "checkpoint": 1,  # what `ginv.stack.State` keeps
-    "measurement": 2,  # what `ginv.measure` computes
+    "measurement": 3,  # what `ginv.measure` computes
     "robustness": 1,  # what `ginv.runs.measured.robustness` computes
 }
 CHECKPOINTS = ".checkpoints"

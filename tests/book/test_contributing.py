@@ -49,19 +49,19 @@ def test_the_tree_names_every_module():
 
 
 def test_a_group(monkeypatch):
-    monkeypatch.setitem(groups_module.KINDS, "F", None)
+    monkeypatch.setitem(groups_module.KINDS, "O", None)
     run_in(groups_module, "A group")
-    flips, images = group_named("F2"), load_dataset().test.images[:20]
-    for g, h in product(flips.elements, repeat=2):
+    diagonal, images = group_named("O3"), load_dataset().test.images[:20]
+    for g, h in product(diagonal.elements, repeat=2):
         assert torch.equal(
-            flips.act(g, flips.act(h, images)), flips.act(flips.product(g, h), images)
+            diagonal.act(g, diagonal.act(h, images)), diagonal.act(diagonal.product(g, h), images)
         )
-    assert torch.equal(flips.align(flips.orbit(images)), images.expand(2, *images.shape))
-    tied = MLP(flips, generator=torch.Generator().manual_seed(0)).double()
-    logits = torch.stack([tied(x) for x in flips.orbit(images.double())])
+    assert torch.equal(diagonal.align(diagonal.orbit(images)), images.expand(3, *images.shape))
+    tied = MLP(diagonal, generator=torch.Generator().manual_seed(0)).double()
+    logits = torch.stack([tied(x) for x in diagonal.orbit(images.double())])
     assert relative_logit_invariance(logits).max() < 1e-20
     short = dict(epochs=1, train_images=200)
-    runs = [Run("F2", method, nu=float(method == "IR"), **short) for method in METHODS]
+    runs = [Run("O3", method, nu=float(method == "IR"), **short) for method in METHODS]
     assert [*train(runs, device="cpu", progress=False)] == runs
 
 

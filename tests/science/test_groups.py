@@ -3,16 +3,40 @@ import itertools
 import pytest
 import torch
 
-from ginv import Rotations, Translations, group_named
+from ginv import (
+    Colours,
+    Dihedral,
+    Group,
+    Product,
+    Rotations,
+    Translations,
+    check_group,
+    group_named,
+    measure,
+)
+from ginv.groups import moved_units
 
-GROUPS = [
-    Rotations(1),
-    Rotations(2),
-    Rotations(4),
-    Translations(1),
-    Translations(3),
-    Translations(12),
+NAMES = [
+    "R1",
+    "R2",
+    "R4",
+    "T1",
+    "T3",
+    "T12",
+    "V1",
+    "V3",
+    "D1",
+    "D2",
+    "D4",
+    "S1",
+    "S2",
+    "S3",
+    "T3xV3",
+    "T2xV2xS3",
+    "D4xS2",
+    "R2xD2",
 ]
+GROUPS = [group_named(name) for name in NAMES]
 named = pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
 
 
@@ -31,21 +55,27 @@ def test_axioms(group):
         )
 
 
+def channels(group):
+    """That the group acts on."""
+    return max([int(part[1:]) for part in group.name.split("x") if part[0] == "S"], default=2)
+
+
 @named
 def test_action_is_a_faithful_permutation_of_pixels(group):
-    pixels = torch.arange(2 * 36 * 36).view(2, 1, 36, 36)
+    pixels = torch.arange(2 * channels(group) * 144).view(2, channels(group), 12, 12)
     assert torch.equal(group.act(group.identity, pixels), pixels)
     for g, h in itertools.product(group.elements, repeat=2):
         moved = group.act(g, group.act(h, pixels))
         assert torch.equal(moved, group.act(group.product(g, h), pixels)), f"{group.name}: {g}, {h}"
         assert torch.equal(moved[1].unique(), pixels[1].unique())
-        assert (g == h) == torch.equal(group.act(g, pixels), group.act(h, pixels))
+        if group.name != "R2xD2":  # where an element of either is a half turn
+            assert (g == h) == torch.equal(group.act(g, pixels), group.act(h, pixels))
 
 
 @named
 def test_align_undoes_the_orbit(group, generator):
-    x = torch.randn(3, 36, 36, generator=generator)
-    assert torch.equal(group.align(group.orbit(x)), x.expand(group.order, 3, 36, 36))
+    x = torch.randn(3, channels(group), 12, 12, generator=generator)
+    assert torch.equal(group.align(group.orbit(x)), x.expand(group.order, *x.shape))
 
 
 def test_actions_are_the_ones_they_are_called():
@@ -53,8 +83,19 @@ def test_actions_are_the_ones_they_are_called():
     corner[0, 0] = 1
     # A quarter turn counter-clockwise: top left to bottom left
     assert Rotations(4).act(1, corner)[5, 0] == 1
-    # Two of six pixels to the right
+    # Two of six pixels to the right, or down
     assert Translations(3).act(1, corner)[0, 2] == 1
+    assert Translations(3, axis="y").act(1, corner)[2, 0] == 1
+    # Element g of the first and h of the second: g * 3 + h
+    assert Product(Translations(3), Translations(3, "y")).act(1 * 3 + 2, corner)[4, 2] == 1
+    # From left to right; and then a quarter turn
+    assert Dihedral(1).act(1, corner)[0, 5] == 1
+    assert Dihedral(4).act(4, corner)[0, 5] == Dihedral(4).act(4 + 1, corner)[0, 0] == 1
+    # A cyclic permutation of red, green and blue
+    colour = torch.zeros(3, 1, 1)
+    colour[0] = 1
+    assert {Colours(3).act(g, colour).argmax().item() for g in range(6)} == {0, 1, 2}
+    assert [Colours(2).act(g, colour[:2]).argmax().item() for g in range(2)] == [0, 1]
 
 
 def test_an_order_that_does_not_fit_is_refused():
@@ -66,7 +107,25 @@ def test_an_order_that_does_not_fit_is_refused():
         Rotations(4).orbit(torch.zeros(28, 36))
     with pytest.raises(ValueError, match="order of Rotations is 3"):
         Rotations(3)
-    for name in ("S3", "R", "T-1", "", None, "R3"):
+    with pytest.raises(ValueError, match="divide the image height 28"):
+        Translations(5, "y").orbit(torch.zeros(1, 28, 35))
+    with pytest.raises(ValueError, match="S3 needs images of 3 channels, got 1 x 36 x 36"):
+        Colours(3).orbit(torch.zeros(1, 36, 36))
+    for name in (
+        "Q3",
+        "R",
+        "T-1",
+        "",
+        None,
+        "R3",
+        "D3",
+        "S9",
+        "T3x",
+        "xT3",
+        "T3xR3",
+        "T3 xV3",
+        "t3",
+    ):
         with pytest.raises(ValueError):
             group_named(name)
 
@@ -74,3 +133,105 @@ def test_an_order_that_does_not_fit_is_refused():
 @named
 def test_names_round_trip(group):
     assert group_named(group.name) == group
+
+
+@named
+def test_every_group_passes_its_own_check(group):
+    assert check_group(group, (channels(group), 12, 12)) == 0
+
+
+class Turns(Group):
+    """Quarter turns, written anew by somebody, with a mistake to be chosen."""
+
+    order, name = 4, "turns"
+
+    def __init__(self, mistake=None):
+        self.mistake = mistake
+
+    def product(self, g, h):
+        return {"product": g, "range": g + h}.get(self.mistake, (g + h) % 4)
+
+    def inverse(self, g):
+        return g if self.mistake == "inverse" else -g % 4
+
+    def act(self, g, x):
+        turned = x.rot90(g, (-2, -1))
+        mistakes = {
+            "identity": lambda: x.rot90(g + 1, (-2, -1)),
+            "direction": lambda: x.rot90(g * g, (-2, -1)),
+            "values": lambda: turned * (1 + g),
+            "smoothing": lambda: (turned + turned.roll(1, -1)) / 2 if g else x,
+            "shape": lambda: turned[..., 1:] if g else x,
+            "batch": lambda: turned.flip(0) if g else x,
+        }
+        return mistakes.get(self.mistake, lambda: turned)()
+
+
+MISTAKES = {
+    "product": "turns is no group: 0 times 1 is not 1",
+    "range": "turns is no group: 1 times 3 is 4, no element",
+    "inverse": "turns is no group: 1, the inverse of 1, does not undo it",
+    "identity": "turns is no action: its identity, 0, moves pixels",
+    "direction": "turns is no action: 1 after 1 is not 2, their product",
+    "values": "element 1 of turns does not only move pixels, it changes their values; exact=False",
+    "smoothing": "element 1 of turns does not only move pixels",
+    "shape": "turns is no action: element 1 makes images",
+    "batch": "turns is no action: element 1 does not treat all images alike",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_a_group_is_found_before_it_is_measured(mistake, generator):
+    """With its name, by the check and by the measure that first meets it."""
+    images = torch.randn(2, 1, 6, 6, generator=generator)
+    assert check_group(Turns(), (1, 6, 6)) == 0
+    for look in (
+        lambda: check_group(Turns(mistake), (1, 6, 6)),
+        lambda: measure(torch.nn.Flatten(), images, [0, 1], Turns(mistake), progress=False),
+    ):
+        with pytest.raises(ValueError) as caught:
+            look()
+        assert str(caught.value).startswith(MISTAKES[mistake])
+
+
+def test_actions_that_do_not_commute_make_no_product():
+    with pytest.raises(ValueError, match="R4xT3 is no action: 1 after 3 is not 4"):
+        check_group(group_named("R4xT3"), (1, 12, 12))
+
+
+class Shifts(Group):
+    """By half a pixel, forth and back: it interpolates."""
+
+    order, name = 2, "half"
+
+    def product(self, g, h):
+        return g ^ h
+
+    def inverse(self, g):
+        return g
+
+    def act(self, g, x):
+        return (x + x.roll(1, -1)) / 2 if g else x
+
+
+def test_an_action_that_interpolates_tells_its_own_error(generator):
+    images = torch.randn(3, 1, 4, 4, generator=generator)
+    back = Shifts().act(1, Shifts().act(1, images))
+    measured = measure(
+        torch.nn.Flatten(), images, [0, 1, 2], Shifts(), exact=False, steps=2, progress=False
+    )
+    expected = (back - images).norm() / images.norm()
+    assert measured.summary.action_error == pytest.approx(expected.item(), rel=1e-5)
+    assert 0.1 < check_group(Shifts(), (1, 8, 8), exact=False) < 2
+
+
+@named
+def test_units_that_come_as_orbits_are_moved_by_the_group(group):
+    """As a representation, and those beyond the last whole orbit stay."""
+    units = torch.arange(2 * group.order + min(1, group.order - 1))
+    for g, h in itertools.product(group.elements, repeat=2):
+        once = units[moved_units(group, h, len(units))][moved_units(group, g, len(units))]
+        assert torch.equal(once, units[moved_units(group, group.product(g, h), len(units))])
+        assert once[2 * group.order :].tolist() == units[2 * group.order :].tolist()
+    for g in group.elements:  # the unit of the identity goes to the place of g
+        assert units[moved_units(group, g, len(units))][g] == 0

@@ -16,7 +16,7 @@ MODULES = {
 }
 SCIENCE = [name for name in MODULES if name.count(".") == 1 and name != "ginv.check"]
 ROOMS = ("ginv.runs", "ginv.pages")
-MOST_LINES = 40  # of a function of the science, its docstring included
+MOST_LINES = 40  # of a function of the science, its docstring left out
 
 
 def read(name):
@@ -59,10 +59,16 @@ def cycle(sources):
     return None
 
 
+def documented(function):
+    """How many lines its docstring has."""
+    first = function.body[0]
+    return first.end_lineno - first.lineno + 1 if ast.get_docstring(function) else 0
+
+
 def too_long(source):
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, functions)]
-    lengths = {node.name: node.end_lineno - node.lineno + 1 for node in nodes}
+    lengths = {node.name: node.end_lineno - node.lineno + 1 - documented(node) for node in nodes}
     return {name: lines for name, lines in lengths.items() if lines > MOST_LINES}
 
 
@@ -94,7 +100,7 @@ def test_a_circle_is_seen():
 
 
 def test_a_long_function_is_seen():
-    body = "\n".join(["    x = 1"] * (MOST_LINES - 2))
+    body = "\n".join(["    x = 1"] * (MOST_LINES - 1))
     assert too_long(f'def f():\n    """Long."""\n{body}') == {}
     assert too_long(f'class A:\n  def f():\n    """Long."""\n{body}\n    x = 1') == {"f": 41}
 

@@ -175,7 +175,7 @@ def test_measure_works_for_any_classifier_and_does_not_change_it(generator):
 def test_measure_refuses_what_it_cannot_measure(generator):
     images = torch.randn(3, 1, 36, 36, generator=generator)
     with pytest.raises(
-        ValueError, match=r"labels is a tensor \[2\]; allowed: one for each of the 3"
+        ValueError, match=r"labels is a tensor \[2\]; allowed: a tensor \[3\] of integers"
     ):
         measure(MLP(), images, torch.zeros(2), Rotations(4))
     with pytest.raises(ValueError, match="not finite"):
@@ -199,7 +199,7 @@ def test_maps_that_are_not_finite_are_refused(generator):
             )
 
     images = torch.zeros(3, 1, 4, 4)
-    with pytest.raises(ValueError, match=r"^the saliency maps are not finite; check the model$"):
+    with pytest.raises(ValueError, match=r"^the maps are not finite; check the model$"):
         measure(Root(), images, torch.zeros(3).long(), Rotations(4), steps=2, progress=False)
 
 

@@ -2,17 +2,36 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator
 
 import ginv
-from ginv import MLP, Rotations, Translations, measure, saliency_invariance, saliency_map
+from ginv import MLP, measure, saliency_invariance, saliency_map
 
 DTYPES = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64])
 GROUPS = st.sampled_from(
-    [Rotations(1), Rotations(2), Rotations(4), *map(Translations, (1, 2, 3, 6))]
+    [
+        ginv.group_named(name)
+        for name in [
+            "R1",
+            "R2",
+            "R4",
+            "T1",
+            "T2",
+            "T3",
+            "T6",
+            "V2",
+            "V3",
+            "D1",
+            "D2",
+            "D4",
+            "T2xV3",
+            "D2xD1",
+        ]
+    ]
 )
 OF_LOGITS = {
     "LI": ginv.logit_invariance,
@@ -44,9 +63,9 @@ def values(draw, *shape):
 
 @st.composite
 def logits(draw, least=1):
-    """`[G, n, C]`, from one element, one sample and one class on."""
+    """`[G, n, C]`, from one element, one sample and two classes on."""
     return draw(
-        values(draw(st.integers(least, 6)), draw(st.integers(1, 4)), draw(st.integers(1, 9)))
+        values(draw(st.integers(least, 6)), draw(st.integers(1, 4)), draw(st.integers(2, 9)))
     )
 
 
@@ -149,6 +168,7 @@ def test_maps_move_with_every_group(group, n, dtype, threshold, sigma):
         torch.testing.assert_close(turned, made.expand_as(turned))
 
 
+@pytest.mark.filterwarnings("ignore:the baseline is 0")
 @given(
     GROUPS,
     st.integers(1, 9),
@@ -165,7 +185,12 @@ def test_measure_of_any_group_batch_and_image(group, classes, n, kind, dtype, ti
     model = MLP(group if tied else None, **options).to(dtype)
     measured = measure(model, images, torch.arange(n) % classes, group, steps=3, progress=False)
     assert len(measured.samples) == n
-    assert measured.samples.notna().all(axis=None) and measured.summary.notna().all()
+    assert measured.samples.notna().all(axis=None)
+    missing = {*measured.summary.index[measured.summary.isna()]}
+    # Of one image alone, or of images that are all alike
+    assert missing <= (
+        {"orbit_over_sample_variance", "SI_floor"} if n == 1 or kind != "random" else set()
+    )
     if tied or group.order == 1 or kind != "random":
         assert measured.samples[["LI", "DI", "JS"]].max(axis=None) < 1e-6
     similarity = measured.samples.SI

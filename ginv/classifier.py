@@ -1,0 +1,176 @@
+"""Other people's classifiers and images, as the measures take them."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from ginv.networks import MLP
+from ginv.refuse import require, require_tensor
+
+# What a pass of a network may take, in bytes, where there is no GPU whose free memory tells
+BUDGET = 2**30
+# One image's path through a network, in sizes of the image, where it cannot be looked at
+PER_IMAGE = 64
+LOADED = 64  # images of a data set at once
+
+
+class Classifier(nn.Module):
+    """Any classifier, as images `[n, C, H, W]` -> logits `[n, classes]`, in 32 bits at least.
+
+    model: a module, or a function of a NumPy array. It gets a copy, which it may write into, in its
+    own precision. Its output may be `[n, classes]`, a tuple that begins with it, a dict of it alone
+    or with "logits", or an object with `.logits`. One logit z, `[n, 1]` or `[n]`, is read as two,
+    -z / 2 and z / 2, whose softmax is its sigmoid.
+    """
+
+    def __init__(self, model: nn.Module | Callable[[np.ndarray], Any]) -> None:
+        super().__init__()
+        self.model = model
+        parameters = model.parameters() if isinstance(model, nn.Module) else ()
+        first = next((p for p in parameters if p.is_floating_point()), None)
+        self.dtype = None if first is None else first.dtype
+        self.device = None if first is None else first.device
+
+    def forward(self, images: Tensor) -> Tensor:
+        if isinstance(self.model, nn.Module):
+            own = images.to(self.dtype or images.dtype, copy=True)
+            return logits_of(self.model(own), len(images))
+        output = self.model(images.detach().cpu().numpy().copy())
+        if not isinstance(output, Tensor | Mapping | tuple) and not hasattr(output, "logits"):
+            output = torch.as_tensor(np.asarray(output))
+        return logits_of(output, len(images))
+
+
+def as_classifier(model: Any) -> nn.Module:
+    """A `Classifier` of it; an `MLP` as it was built is one, if it has two logits or more."""
+    is_plain = isinstance(model, MLP) and model.is_as_built and model.output.out_features > 1
+    if isinstance(model, Classifier) or is_plain:
+        return model
+    fits = isinstance(model, nn.Module) or (callable(model) and not isinstance(model, type))
+    require(fits, "model", model, "a torch.nn.Module, or a function of an array")
+    return Classifier(model)
+
+
+def as_seen_by(model: nn.Module, images: Tensor) -> Tensor:
+    """Images on the device of a classifier; those for an `MLP` in its precision, too."""
+    return images.to(model.output.weight if isinstance(model, MLP) else model.device)  # type: ignore
+
+
+def logits_of(output: Any, images: int) -> Tensor:
+    """The logits `[n, classes]` in what a model returned for n images."""
+    found = getattr(output, "logits", output)
+    if isinstance(found, Mapping):
+        tensors = [value for value in found.values() if isinstance(value, Tensor)]
+        found = found["logits"] if "logits" in found else tensors[0] if len(tensors) == 1 else found
+    elif isinstance(found, tuple | list) and found:
+        found = found[0]
+    if isinstance(found, np.ndarray):
+        found = torch.as_tensor(found)
+    allowed = f"logits [{images}, classes], floating point"
+    fits = isinstance(found, Tensor) and found.is_floating_point()
+    if isinstance(output, Mapping) and not fits:
+        raise ValueError(f"output of the model has {[*output]}; allowed: {allowed}, as 'logits'")
+    require(fits, "output of the model", found, allowed)
+    if found.ndim == 1:
+        found = found[:, None]
+    fits = found.ndim == 2 and len(found) == images and found.shape[1] > 0
+    require(fits, "output of the model", found, allowed)
+    found = found.to(torch.promote_types(found.dtype, torch.float32))
+    return torch.cat([-found / 2, found / 2], 1) if found.shape[1] == 1 else found
+
+
+def as_images(images: Any, name: str = "images") -> Tensor:
+    """Images `[n, C, H, W]` to compute with: halves in single precision, apart from any graph."""
+    require_tensor(name, images, "n, C, H, W")
+    fits = images.is_floating_point()
+    kind = str(images.dtype).removeprefix("torch.")
+    require(fits, f"type of {name}", kind, "floating point; images.float() keeps the values")
+    images = images.detach()
+    images = images.to(torch.promote_types(images.dtype, torch.float32))
+    images = images.clone() if images.is_inference() else images
+    if not images.isfinite().all():
+        raise ValueError(f"the {name} are not finite")
+    return images
+
+
+def as_labels(labels: Any, images: int | None = None) -> Tensor:
+    """Labels `[n]`, of whichever kind of integers, as a tensor."""
+    if not isinstance(labels, Tensor):
+        labels = list(labels) if isinstance(labels, bytes | bytearray) else labels
+        array = np.asarray(labels)
+        require(array.dtype.kind in "iub", "labels", labels, "integers, one for each image")
+        labels = torch.as_tensor(array.astype(np.int64))
+    is_whole = not (labels.is_floating_point() or labels.is_complex())
+    count = "n" if images is None else images
+    allowed = f"a tensor [{count}] of integers from 0, one for each of the images"
+    fits = is_whole and labels.ndim == 1 and len(labels) > 0 and images in (None, len(labels))
+    require(fits and bool(labels.min() >= 0), "labels", labels, allowed)
+    labels = labels.detach().long()
+    return labels.clone() if labels.is_inference() else labels
+
+
+def batches(data: Any, labels: Any) -> tuple[Iterator[tuple[Tensor, Tensor | None]], int | None]:
+    """Batches of images with their labels or None; and how many images in all, where it is known.
+
+    data: images `[n, C, H, W]` with labels, which are one batch; a `Dataset`, a `DataLoader`, or
+    any iterable of pairs, or of images alone.
+    """
+    if isinstance(data, Tensor):
+        images = as_images(data)
+        given = None if labels is None else as_labels(labels, len(images))
+        return iter([(images, given)]), len(images)
+    require(labels is None, "labels", labels, "none where the data bring their own")
+    fits = isinstance(data, Iterable | Dataset) and not isinstance(data, str | bytes | np.ndarray)
+    require(fits, "images", data, "a tensor [n, C, H, W], a Dataset, a DataLoader, or batches")
+    count = None
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        count = len(data)  # type: ignore[arg-type]
+    if isinstance(data, Dataset):
+        # Of its own generator: a loader without one draws from PyTorch's
+        data = DataLoader(data, LOADED, generator=Generator().manual_seed(0))
+    elif isinstance(data, DataLoader) and data.sampler is not None and not data.drop_last:
+        count = len(data.sampler) if hasattr(data.sampler, "__len__") else None  # type: ignore
+    return _from_batches(data), count
+
+
+def _from_batches(data: Iterable) -> Iterator[tuple[Tensor, Tensor | None]]:
+    found = False
+    for batch in data:
+        pair = (batch, None) if isinstance(batch, Tensor) else batch
+        fits = isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], Tensor)
+        require(fits, "a batch", batch, "images [n, C, H, W], or a pair of images and labels")
+        images = as_images(pair[0], "images of a batch")
+        yield images, None if pair[1] is None else as_labels(pair[1], len(images))
+        found = True
+    require(found, "images", data, "one batch at least")
+
+
+def examples_that_fit(model: nn.Module, image: Tensor) -> int:
+    """How many images a forward and a backward pass of a classifier can take at once.
+
+    image `[1, C, H, W]`. What a backward pass keeps of one image is counted, in bytes.
+    """
+    own, kept = image.numel() * image.element_size(), 0
+    storages: set[int] = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in storages:
+            storages.add(storage.data_ptr())
+            kept += storage.nbytes()
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda saved: saved):
+        model(image.detach().requires_grad_())
+    # As much again for what an operation needs while it runs; maps need some copies of the image
+    each = 2 * kept + 16 * own if kept else PER_IMAGE * own
+    budget = BUDGET
+    if image.is_cuda:
+        free = torch.cuda.mem_get_info(image.device)[0]
+        budget = (free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()) // 2
+    return max(1, budget // each)

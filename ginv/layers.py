@@ -1,0 +1,113 @@
+"""Which layer loses the invariance: the relative variance over the orbit after each module."""
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ginv.groups import Group, move_map, moved_units
+from ginv.refuse import require
+
+COLUMNS = ("as_it_is", "turned_back", "units_moved_back")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The relative variance over the orbit of what each module returns, summed over images.
+
+    That is the variance over the mean squared norm, 0 to 1. `as_it_is`: 0 where the module is
+    invariant. `turned_back`: the maps of its channels turned back, 0 where they move with the
+    image. `units_moved_back`: its units permuted back as well, unit `f * order + g` being filter f
+    moved by g, as in a network made by `symmetrise`. NaN where this cannot be.
+    """
+
+    images: int = 0
+    sums: dict[str, list[float]] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+
+    def __add__(self, other: "Layers") -> "Layers":
+        names = [*self.kinds, *(name for name in other.kinds if name not in self.kinds)]
+        none = [0.0] * len(COLUMNS)
+        pairs = {
+            n: zip(self.sums.get(n, none), other.sums.get(n, none), strict=True) for n in names
+        }
+        sums = {name: [a + b for a, b in pair] for name, pair in pairs.items()}
+        return Layers(self.images + other.images, sums, self.kinds | other.kinds)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each module, in the order in which they run: means over the images."""
+        means = {n: [value / self.images for value in sums] for n, sums in self.sums.items()}
+        table = pd.DataFrame.from_dict(means, orient="index", columns=[*COLUMNS])
+        table.insert(0, "kind", [self.kinds[name] for name in means])
+        return table.rename_axis("module")
+
+
+def chosen_modules(model: nn.Module, layers: bool | Iterable[str]) -> dict[str, nn.Module]:
+    """The modules whose names are given, all but the model itself where it is True."""
+    modules = {name: module for name, module in model.named_modules() if name}
+    if isinstance(layers, bool):
+        return modules if layers else {}
+    names = [layers] if isinstance(layers, str) else [*layers]
+    for name in names:
+        require(name in modules, "layers", name, f"True, or names of {', '.join(modules)}")
+    return {name: modules[name] for name in names}
+
+
+@contextmanager
+def watching(
+    modules: dict[str, nn.Module], group: Group, images: Tensor
+) -> Iterator[dict[str, Layers]]:
+    """What each module makes of the whole orbit of images `[n, C, H, W]`, as long as this lasts."""
+    seen: dict[str, Layers] = {}
+    thread = threading.get_ident()
+
+    def watch(name: str, module: nn.Module, output: Any) -> None:
+        output = output[0] if isinstance(output, tuple | list) and output else output
+        fits = isinstance(output, Tensor) and output.is_floating_point() and output.ndim >= 2
+        if threading.get_ident() != thread or not fits or len(output) != group.order * len(images):
+            return
+        while name in seen:  # the same module once more
+            name += "'"
+        values = output.detach().unflatten(0, (group.order, len(images)))
+        sums = [v.sum().item() for v in relative_variances(values, group, images.shape[1])]
+        seen[name] = Layers(len(images), {name: sums}, {name: type(module).__name__})
+
+    with ExitStack() as stack:
+        for name, module in modules.items():
+
+            def hook(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
+                watch(name, module, output)
+
+            handle = module.register_forward_hook(hook)
+            stack.callback(handle.remove)
+        yield seen
+
+
+def relative_variances(values: Tensor, group: Group, channels: int) -> list[Tensor]:
+    """The three of `Layers`, `[n]` each, for outputs `[G, n, units, ...]`."""
+    inverse = [group.inverse(g) for g in group.elements]
+    nothing = values.new_full(values.shape[1:2], torch.nan)
+    turned, both = nothing, nothing
+    if values.ndim in (3, 5):
+        with suppress(ValueError):  # the group cannot act on maps of this size
+            back = [*values]
+            if values.ndim == 5:
+                back = [move_map(group, g, x, channels) for g, x in zip(inverse, back, strict=True)]
+                turned = relative_variance(torch.stack(back))
+            units = [moved_units(group, g, values.shape[2]) for g in inverse]
+            back = [x[:, places] for x, places in zip(back, units, strict=True)]
+            both = relative_variance(torch.stack(back))
+    return [relative_variance(values), turned, both]
+
+
+def relative_variance(values: Tensor) -> Tensor:
+    """The variance over the orbit over the mean squared norm: `[G, n, ...]` -> `[n]`."""
+    values = values.flatten(2).double()
+    norm = values.square().sum(-1).mean(0)
+    return values.var(0, correction=0).sum(-1) / norm.masked_fill(norm == 0, 1)

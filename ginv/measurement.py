@@ -1,0 +1,464 @@
+"""`ginv.measure`: all measures of anybody's classifier, over the orbits of their images."""
+
+import math
+import statistics
+import warnings
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ginv.classifier import as_classifier, as_seen_by, batches
+from ginv.groups import Group, action_error, check_group_once
+from ginv.layers import Layers, chosen_modules, watching
+from ginv.machine import evaluating, plain_torch
+from ginv.measures import (
+    COMPANIONS,
+    accuracy,
+    centre,
+    distribution_invariance,
+    logit_invariance,
+    mean_squared_norm,
+    orbit_logits,
+    orbit_maps,
+    similarity_of_pairs,
+    unit_maps,
+)
+from ginv.refuse import require
+from ginv.saliency import SIGMA, STEPS, THRESHOLD, as_baseline, integrated_gradients, passes
+
+MOST_IMAGES = 256  # measured at once; more are no faster
+TYPICAL = 4  # how many images near the median are kept to be shown
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What takes all images together, so that those of two measurements can be added up."""
+
+    images: int
+    mean_logits: Tensor  # [classes], of images, each averaged over its orbit
+    scatter: float  # their squared distances to it, summed
+    mean_map: Tensor | None = None  # [pixels], of the unit maps
+    similarity: float = 0.0  # mean SI over all pairs
+
+    def __add__(self, other: "Totals") -> "Totals":
+        share = other.images / (self.images + other.images)
+        apart = other.mean_logits - self.mean_logits
+        scatter = self.scatter + other.scatter + apart.square().sum().item() * self.images * share
+        mean_map = self.mean_map
+        if mean_map is not None and other.mean_map is not None:
+            mean_map = torch.lerp(mean_map, other.mean_map, share)
+        similarity = self.similarity + share * (other.similarity - self.similarity)
+        images, mean_logits = self.images + other.images, self.mean_logits + share * apart
+        return Totals(images, mean_logits, scatter, mean_map, similarity)
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image to be shown, in all its orientations; on the CPU."""
+
+    row: int  # of the samples
+    score: float  # SI, or -DI where there are no maps
+    images: Tensor  # [G, C, H, W]
+    logits: Tensor  # [G, classes]
+    maps: Tensor | None  # [G, C, H, W], turned back
+
+
+def _to_show(examples: list[Example]) -> list[Example]:
+    """The worst, and then some near the median."""
+    worst = min(examples, key=lambda example: example.score)
+    median = statistics.median(example.score for example in examples)
+    near = sorted(examples, key=lambda example: abs(example.score - median))
+    return [worst, *[example for example in near if example is not worst][:TYPICAL]]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A row per image in `samples`, and what takes all images together.
+
+    Columns, as far as they were asked for: label, accuracy (per cent), LI, DI, SI, SI_distinct
+    (over pairs of different elements); the `COMPANIONS` relative_LI, JS and flip_rate; logit_norm,
+    the root mean square over the orbit of the norm of the logits less their mean over classes.
+    `maps` `[n, G, C, H, W]` are the saliency maps, turned back, if they were to be kept. Two of
+    different images can be added: `a + b` is what measuring all at once gives.
+    """
+
+    samples: pd.DataFrame
+    totals: Totals
+    order: int
+    distinct: bool = False
+    layer_totals: Layers = field(default_factory=Layers)
+    examples: list[Example] = field(default_factory=list)
+    maps: Tensor | None = None
+    action_error: float = 0.0
+
+    def __add__(self, other: "Measurement") -> "Measurement":
+        if not isinstance(other, Measurement):
+            return NotImplemented
+        columns, others = ([*m.samples, m.order, m.distinct] for m in (self, other))
+        require(others == columns, "what was measured", others, f"{columns}, as of the other")
+        moved = [replace(e, row=e.row + len(self.samples)) for e in other.examples]
+        are_kept = self.maps is not None and other.maps is not None
+        maps = torch.cat([self.maps, other.maps]) if are_kept else None  # type: ignore[list-item]
+        return Measurement(
+            pd.concat([self.samples, other.samples], ignore_index=True),
+            self.totals + other.totals,
+            self.order,
+            self.distinct,
+            self.layer_totals + other.layer_totals,
+            _to_show([*self.examples, *moved]) if self.examples or moved else [],
+            maps,
+            max(self.action_error, other.action_error),
+        )
+
+    @property
+    def sample_variance(self) -> float:
+        """The variance over the images of their centred logits, each averaged over its orbit."""
+        return self.totals.scatter / self.totals.images
+
+    @property
+    def SI_floor(self) -> float:
+        """SI of an orbit whose maps are those of unrelated images; NaN of one image alone.
+
+        From the mean similarity of the maps of two different images, in any orientations.
+        """
+        totals, n = self.totals, self.totals.images
+        if totals.mean_map is None or n < 2:
+            return math.nan
+        strangers = (n * totals.mean_map.square().sum().item() - totals.similarity) / (n - 1)
+        return strangers if self.distinct else (1 + (self.order - 1) * strangers) / self.order
+
+    @property
+    def summary(self) -> pd.Series:
+        """Mean over the images of each metric, orbit_over_sample_variance and SI_floor.
+
+        The first of these is how far apart the logits of an orbit are, in units of how far apart
+        those of different images are; NaN where these are all alike.
+        """
+        means = self.samples.drop(columns="label", errors="ignore").mean()
+        within = (self.samples.relative_LI * self.samples.logit_norm**2).mean()
+        between = self.sample_variance
+        means["orbit_over_sample_variance"] = within / between if between else math.nan
+        if "SI" in self.samples:
+            means["SI_floor"] = self.SI_floor
+        if self.action_error:
+            means["action_error"] = self.action_error
+        return means
+
+    @property
+    def intervals(self) -> pd.DataFrame:
+        """Mean over the images and its 95 % interval, of each metric: columns mean, low, high."""
+        table = self.samples.drop(columns="label", errors="ignore")
+        half = 1.96 * table.std() / math.sqrt(len(table))
+        return pd.DataFrame(
+            {"mean": table.mean(), "low": table.mean() - half, "high": table.mean() + half}
+        )
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """How much each module loses of the invariance: see `ginv.layers.Layers`."""
+        return self.layer_totals.table
+
+    def worst(self, count: int = 5) -> pd.DataFrame:
+        """The rows of the images with the lowest SI, or the highest DI where there are no maps."""
+        if "SI" in self.samples:
+            return self.samples.nsmallest(count, "SI")
+        return self.samples.nlargest(count, "DI")
+
+    def show(self) -> Any:
+        """Draw a typical image and the worst: orbits, maps, predictions. A matplotlib figure."""
+        from ginv.drawing import draw
+
+        worst, *others = self.examples
+        scores = self.samples.SI if "SI" in self.samples else -self.samples.DI
+        typical = min(others or [worst], key=lambda each: abs(each.score - scores.median()))
+        chosen = {"a typical image": typical, "the worst image": worst}
+        name = "SI" if "SI" in self.samples else "DI"
+        titles = {f"{title}\n{name} {abs(e.score):.2f}": e for title, e in chosen.items()}
+        return draw({title: (e.images, e.logits, e.maps) for title, e in titles.items()})
+
+    def __repr__(self) -> str:
+        text = f"{len(self.samples):,} images\n{self.summary.round(4).to_string()}"
+        if "SI" not in self.samples:
+            return text
+        alone = 0 if self.distinct else 1 / self.order
+        floor = (
+            f"{self.SI_floor:.2f} where they have as much in common as those of unrelated images"
+        )
+        return (
+            f"{text}\nSI is at most 1, the maps of an orbit being alike; {floor},\n"
+            f"{alone:.2f} where they have nothing in common"
+        )
+
+
+def measure(
+    model: nn.Module | Callable,
+    images: Any,
+    labels: Any = None,
+    group: Group | None = None,
+    *,
+    saliency: bool = True,
+    target: str = "label",
+    distinct: bool = False,
+    steps: int = STEPS,
+    baseline: Tensor | float | None = None,
+    threshold: float = THRESHOLD,
+    sigma: float = SIGMA,
+    attribute: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
+    batch_size: int | str = "auto",
+    layers: bool | Iterable[str] = False,
+    exact: bool = True,
+    keep_maps: bool = False,
+    progress: bool = True,
+) -> Measurement:
+    """All measures of any classifier of images, over the whole orbit of each image.
+
+    `measure(model, images, labels, group)` with images `[n, C, H, W]`, floating point, and labels
+    `[n]`, integers of any kind; or `measure(model, data, group)` with a `Dataset`, a `DataLoader`
+    or any iterable of such batches, which are measured as they come. The defaults are the paper's.
+
+    model: anything that `ginv.classifier.Classifier` takes. It is looked at in evaluation mode, on
+    its own device and in its own precision, and left as it was; halves are measured in single
+    precision.
+
+    - saliency: False leaves the maps out, and with them SI. Then a model may be any function of
+      NumPy arrays, and each orientation costs one forward pass.
+    - target: the logit that the maps explain, of the "label" or of the "prediction": the largest
+      of the logits averaged over the orbit. Without labels, "prediction", and no accuracy.
+    - distinct: LI, DI and SI over pairs of different elements of the group alone.
+    - steps, baseline: of the integrated gradients. The baseline is an empty image: a number or
+      `[C, 1, 1]` in the units of the images, 0 by default, with a warning where that looks wrong.
+    - threshold, sigma: of `saliency_map`.
+    - attribute: another attribution, called with a classifier, images and targets, such as
+      `ginv.gradients`, or `lambda f, x, t: captum.attr.Saliency(f).attribute(x, target=t)`.
+    - batch_size: how many images, oriented or on the path of the integrated gradients, go through
+      the model at once; "auto": as many as fit into 1 GiB, or half of a GPU's free memory.
+    - layers: True, or names of modules, for a table of what each does to the invariance.
+    - exact: False allows a group that interpolates, and tells its own error, action_error.
+    - keep_maps: hand out all maps.
+
+    Raises ValueError, in one line, for whatever does not fit, and where logits or maps are not
+    finite.
+    """
+    if isinstance(labels, Group):
+        labels, group = None, labels
+    require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
+    require(isinstance(saliency, bool), "saliency", saliency, "True, False")
+    allowed = "a torch.nn.Module, or, with saliency=False, a function of an array"
+    require(isinstance(model, nn.Module) or not saliency, "model", model, allowed)
+    require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
+    assert group is not None
+    asked = _Asked(group, target, distinct, batch_size, exact, keep_maps)
+    maps = _Maps(attribute, steps, baseline, threshold, sigma) if saliency else None
+    modules = chosen_modules(model, layers) if isinstance(model, nn.Module) else {}
+    data, count = batches(images, labels)
+    measuring = _Measuring(as_classifier(model), asked, maps, modules)
+    bar = tqdm(total=count, desc="measure", unit="image", disable=not progress, leave=False)
+    with plain_torch(), evaluating(model), bar:
+        for batch in data:
+            for some in measuring.parts(*batch):
+                bar.update(measuring.add(*some))
+    return measuring.result()
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The options of `measure` that are not about maps."""
+
+    group: Group
+    target: str
+    distinct: bool
+    batch_size: int | str
+    exact: bool
+    keep_maps: bool
+
+    def __post_init__(self) -> None:
+        group, target = self.group, self.target
+        require(target in ("label", "prediction"), "target", target, "label, prediction")
+        for name in ("distinct", "exact", "keep_maps"):
+            value = getattr(self, name)
+            require(isinstance(value, bool), name, value, "True, False")
+        if self.distinct and group.order < 2:
+            raise ValueError(
+                f"distinct pairs need a group of 2 or more elements, got {group.order}"
+            )
+
+
+@dataclass(frozen=True)
+class _Maps:
+    """The options of `measure` that are about maps."""
+
+    attribute: Callable[[nn.Module, Tensor, Tensor], Tensor] | None
+    steps: int
+    baseline: Tensor | float | None
+    threshold: float
+    sigma: float
+
+    def of(
+        self, model: nn.Module, images: Tensor, targets: Tensor, group: Group, size: int
+    ) -> Tensor:
+        """The maps of an orbit, turned back `[G, n, C, H, W]`, `size` examples at once."""
+
+        def in_parts(model: nn.Module, rows: Tensor, targets: Tensor) -> Tensor:
+            pairs = zip(rows.split(size), targets.split(size), strict=True)
+            return torch.cat([self.attribute(model, *pair) for pair in pairs])  # type: ignore
+
+        attribute = in_parts if self.attribute else self._integrated(images, group, size)
+        options = dict(threshold=self.threshold, sigma=self.sigma)
+        return orbit_maps(model, images, targets, group, attribute=attribute, **options)
+
+    def _integrated(self, images: Tensor, group: Group, size: int) -> Callable:
+        """Integrated gradients from a baseline that moves as the images do."""
+        baseline = as_baseline(0.0 if self.baseline is None else self.baseline, images)
+        if isinstance(baseline, Tensor) and baseline.numel() > 1:
+            orbit = group.orbit(baseline.to(images).expand_as(images))
+            baseline = orbit.flatten(0, 1)
+        return partial(integrated_gradients, steps=self.steps, baseline=baseline, batch_size=size)
+
+    def warn_of_baseline(self, images: Tensor) -> None:
+        """Where nobody chose 0, and it is neither the darkest pixel nor near the mean."""
+        mean, deviation = images.mean().item(), images.std(correction=0).item()
+        is_empty = images.amin().item() == 0 or abs(mean) <= deviation
+        if self.baseline is None and self.attribute is None and not is_empty:
+            warnings.warn(
+                f"the baseline is 0, and pixels are {mean:.3g} on average, give or take "
+                f"{deviation:.3g}: say what an empty image is, baseline=0 or another",
+                stacklevel=5,
+            )
+
+
+@dataclass
+class _Measuring:
+    """What was asked for, and what has been measured so far."""
+
+    model: nn.Module  # a classifier
+    asked: _Asked
+    maps: _Maps | None
+    modules: dict[str, nn.Module]
+    size: int = 0  # how many examples go through the model at once
+    columns: dict[str, array] = field(default_factory=dict)
+    totals: Totals | None = None
+    layers: Layers = field(default_factory=Layers)
+    examples: list[Example] = field(default_factory=list)
+    kept: list[Tensor] = field(default_factory=list)
+    action_error: float = 0.0
+
+    def parts(
+        self, images: Tensor, labels: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Images of a batch in parts that fit into memory, on the device of the model."""
+        if not self.size:
+            self._start(images, labels)
+        count = max(1, min(MOST_IMAGES, self.size // self.asked.group.order))
+        for start in range(0, len(images), count):
+            rows = slice(start, start + count)
+            yield as_seen_by(self.model, images[rows]), None if labels is None else labels[rows]
+
+    def _start(self, images: Tensor, labels: Tensor | None) -> None:
+        asked, shape = self.asked, tuple(images.shape[1:])
+        check_group_once(asked.group, shape, asked.exact)
+        if not asked.exact:
+            self.action_error = action_error(asked.group, images[:MOST_IMAGES])
+        is_told = labels is not None or self.maps is None or asked.target == "prediction"
+        require(is_told, "labels", labels, "one for each image, or target='prediction'")
+        if self.maps is not None:
+            self.maps.warn_of_baseline(images)
+        first = as_seen_by(self.model, images[:1])
+        self.size = passes(asked.batch_size, self.model, first)
+        if labels is not None:  # all at once, and not when their turn comes
+            with torch.no_grad():
+                accuracy(self.model(first).expand(1, len(labels), -1), labels)
+
+    def add(self, images: Tensor, labels: Tensor | None) -> int:
+        """Measure some images `[n, C, H, W]`; returns n."""
+        group = self.asked.group
+        with watching(self.modules, group, images) as seen:
+            whole = None if self.modules else self.size
+            logits = orbit_logits(self.model, images, group, batch_size=whole).double()
+        columns, totals = _of_logits(logits, labels, self.asked.distinct)
+        maps = None
+        if self.maps is not None:
+            targets = labels
+            if targets is None or self.asked.target == "prediction":
+                targets = logits.mean(0).argmax(-1)
+            maps = self.maps.of(self.model, images, targets, group, self.size)
+            similarities, totals = _of_maps(maps, self.asked.distinct, totals)
+            columns |= similarities
+        self._look(columns, images, logits, maps)
+        for name, values in columns.items():
+            column = self.columns.setdefault(name, array("q" if name == "label" else "d"))
+            column.frombytes(values.to("cpu", NUMBERS[column.typecode]).numpy().tobytes())
+        self.totals = self.totals + totals if self.totals else totals
+        self.layers += sum(seen.values(), Layers())
+        if self.asked.keep_maps and maps is not None:
+            self.kept.append(maps.transpose(0, 1).cpu())
+        return len(images)
+
+    def _look(
+        self, columns: dict[str, Tensor], images: Tensor, logits: Tensor, maps: Tensor | None
+    ) -> None:
+        """Keep the worst image, and one that is typical, to be shown."""
+        scores = columns["SI"] if maps is not None else -columns["DI"]
+        worst, typical = scores.argmin(), (scores - scores.median()).abs().argmin()
+        before = self.totals.images if self.totals else 0
+        for place in sorted({int(worst), int(typical)}):
+            orbit = self.asked.group.orbit(images[place])
+            seen = maps[:, place].cpu().clone() if maps is not None else None
+            score, drawn = scores[place].item(), logits[:, place].cpu().clone()
+            self.examples.append(Example(before + place, score, orbit.cpu(), drawn, seen))
+        self.examples = _to_show(self.examples)
+
+    def result(self) -> Measurement:
+        assert self.totals is not None  # a batch at least, or `batches` has refused
+        names = [name for name in FIRST if name in self.columns]
+        names += [name for name in self.columns if name not in FIRST]
+        samples = pd.DataFrame({name: np.array(self.columns[name]) for name in names})
+        return Measurement(
+            samples,
+            self.totals,
+            self.asked.group.order,
+            self.asked.distinct,
+            self.layers,
+            self.examples,
+            torch.cat(self.kept) if self.kept else None,
+            self.action_error,
+        )
+
+
+FIRST = ("label", "accuracy", "LI", "DI", "SI", "SI_distinct")  # of the columns
+NUMBERS = {"q": torch.int64, "d": torch.float64}
+
+
+def _of_logits(
+    logits: Tensor, labels: Tensor | None, distinct: bool
+) -> tuple[dict[str, Tensor], Totals]:
+    """The columns of some images, `[n]` each, of logits `[G, n, classes]`; and their totals."""
+    centred = centre(logits)
+    means = centred.mean(0)
+    middle = means.mean(0)
+    columns = {
+        "LI": logit_invariance(logits, distinct=distinct),
+        "DI": distribution_invariance(logits, distinct=distinct),
+        **{name: companion(logits) for name, companion in COMPANIONS.items()},
+        "logit_norm": mean_squared_norm(centred).sqrt(),
+    }
+    if labels is not None:
+        columns |= {"label": labels, "accuracy": accuracy(logits, labels)}
+    return columns, Totals(len(means), middle.cpu(), (means - middle).square().sum().item())
+
+
+def _of_maps(maps: Tensor, distinct: bool, totals: Totals) -> tuple[dict[str, Tensor], Totals]:
+    """The same of maps `[G, n, C, H, W]`."""
+    unit = unit_maps(maps)
+    similarity, mean_map = similarity_of_pairs(unit, False), unit.mean(0).mean(0).double().cpu()
+    columns = {"SI": similarity}
+    if len(maps) > 1:
+        columns["SI" if distinct else "SI_distinct"] = similarity_of_pairs(unit, True)
+    return columns, replace(totals, mean_map=mean_map, similarity=similarity.mean().item())

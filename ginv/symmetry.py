@@ -1,0 +1,239 @@
+"""Networks made invariant, by a symmetric start or by averaging; and a test that they are."""
+
+import math
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ginv.classifier import as_classifier, as_images, logits_of
+from ginv.data import IMAGE_SHAPE
+from ginv.groups import Group, check_group_once, move_map, moved_units
+from ginv.layers import COLUMNS, watching
+from ginv.machine import evaluating, plain_torch
+from ginv.measures import orbit_logits, relative_logit_invariance
+from ginv.refuse import require
+
+# What has a number, or a few, for each channel
+PER_CHANNEL = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.GroupNorm,
+    nn.InstanceNorm2d,
+    nn.PReLU,
+)
+TAKEN = "linear and two-dimensional convolutional layers, batch, group and instance norms, PReLU"
+
+
+class Averaged(nn.Module):
+    """A classifier whose logits are averaged over the orbit: invariant, at G forward passes."""
+
+    def __init__(self, model: nn.Module, group: Group) -> None:
+        super().__init__()
+        require(isinstance(model, nn.Module), "model", model, "a torch.nn.Module")
+        require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
+        self.model, self.group = model, group
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[n, C, H, W]` -> `[n, classes]`."""
+        rows = self.group.orbit(x).flatten(0, 1)
+        return logits_of(self.model(rows), len(rows)).unflatten(0, (-1, len(x))).mean(0)
+
+
+def assert_invariant(
+    model: nn.Module | Callable,
+    images: Tensor,
+    group: Group,
+    *,
+    atol: float = 1e-5,
+    rtol: float = 1e-4,
+) -> None:
+    """Raise AssertionError where a classifier is not invariant: for tests of your own.
+
+    Its logits for gx, images x `[n, C, H, W]`, must be those for x, but for `atol` plus `rtol`
+    times the largest logit of x. The error names the element, the image, the error and the
+    tolerance. The model is looked at in evaluation mode.
+    """
+    require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
+    for name, value in {"atol": atol, "rtol": rtol}.items():
+        require(isinstance(value, int | float) and value >= 0, name, value, "numbers from 0")
+    images = as_images(images)
+    check_group_once(group, tuple(images.shape[1:]), exact=True)
+    with plain_torch(), evaluating(model):
+        logits = orbit_logits(model, images, group).double()
+    errors = (logits - logits[0]).abs().amax(-1)  # [G, n]
+    tolerances = atol + rtol * logits[0].abs().amax(-1)
+    if not (errors <= tolerances).all():  # nor where one is no number
+        worst = int((errors - tolerances).nan_to_num(nan=math.inf).argmax())
+        g, image = divmod(worst, len(images))
+        raise AssertionError(
+            f"not invariant: element {g} of {group.name} moves the logits of image {image} by "
+            f"{errors[g, image].item():.3g}, more than {tolerances[image].item():.3g} "
+            f"(atol {atol:g} + rtol {rtol:g} of the largest)"
+        )
+
+
+def symmetrise(
+    model: nn.Module, group: Group, input_shape: tuple[int, ...] = (1, *IMAGE_SHAPE)
+) -> nn.Module:
+    """Make a network with random weights invariant, in place; nothing is tied. Returns it.
+
+    Its hidden layers become equivariant: unit, or channel, `f * order + g` is filter f moved by g,
+    so that moving the image permutes the units of an orbit, and the output layer weighs them alike.
+    Units beyond the last whole orbit become invariant. Each weight is replaced by its mean over the
+    group, which acts on both ends of a layer, times the square root of the order, since the mean of
+    so many random weights is that much smaller. (Those that no element moves, between units that
+    are invariant, grow by that much.) What a norm has for each channel becomes its mean over the
+    orbit.
+
+    For linear layers, convolutions before them, and norms, applied in the order of
+    `model.modules()` to images `input_shape`, `C, H, W`. A grouped convolution has to keep orbits
+    together: depthwise, or as many channels in a group as make whole orbits. Raises ValueError for
+    other layers that have parameters, for a linear layer whose inputs are not the pixels of the
+    image or of square channels, and where the network is not invariant afterwards, with the first
+    layer that is not equivariant: a kernel of 3 at a stride of 2 does not see an image of even size
+    from all sides alike. The model is then as it was. Warns of dropout, which takes out the units
+    of an orbit one by one in training.
+    """
+    require(isinstance(model, nn.Module), "model", model, "a torch.nn.Module")
+    require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
+    check_group_once(group, tuple(input_shape), exact=True)
+    changes = _changes(model, group, input_shape)
+    before = [(tensor, tensor.detach().clone()) for tensor, _ in changes]
+    try:
+        _copy(changes)
+        _check(model, group, input_shape)
+    except Exception:
+        _copy(before)
+        raise
+    if any(
+        isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p for layer in model.modules()
+    ):
+        warnings.warn(
+            "dropout takes out the units of an orbit one by one: in training the symmetry is lost",
+            stacklevel=2,
+        )
+    return model
+
+
+@torch.no_grad()
+def _copy(changes: list[tuple[Tensor, Tensor]]) -> None:
+    for tensor, value in changes:
+        tensor.copy_(value)
+
+
+@torch.no_grad()
+def _changes(
+    model: nn.Module, group: Group, input_shape: tuple[int, ...]
+) -> list[tuple[Tensor, Tensor]]:
+    """What each parameter has to become."""
+    weighed = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    changes: list[tuple[Tensor, Tensor]] = []
+    channels = input_shape[0]
+    for layer in model.modules():
+        own = [*layer.named_parameters(recurse=False)]
+        if isinstance(layer, PER_CHANNEL):
+            changes += _means(layer, group)
+        elif own:
+            names = {name for name, _ in own}
+            fits = layer in weighed and names <= {"weight", "bias"} and "weight" in names
+            require(fits, "layer", layer, f"{TAKEN}, their weights as they are")
+            first, last = layer is weighed[0], layer is weighed[-1]
+            weight = _over_pixels(layer, channels, input_shape if first else None)
+            changes += _symmetric(layer, weight, group, input_shape[0], first, last)
+            channels = len(weight)
+    return changes
+
+
+def _means(layer: nn.Module, group: Group) -> list[tuple[Tensor, Tensor]]:
+    """What a norm has for each channel, as its mean over the orbit."""
+    tensors = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+    found = []
+    for tensor in tensors:
+        if tensor.ndim == 1 and tensor.is_floating_point():
+            places = [moved_units(group, g, len(tensor)) for g in group.elements]
+            found.append((tensor, torch.stack([tensor[place] for place in places]).mean(0)))
+    return found
+
+
+def _over_pixels(layer: nn.Module, channels: int, input_shape: tuple[int, ...] | None) -> Tensor:
+    """The weight of a layer as `[units, channels, H, W]`; the first layer sees the image.
+
+    Convolutions make the image smaller: behind them it is square, of whichever size fits.
+    """
+    if isinstance(layer, nn.Conv2d):
+        inputs = layer.in_channels
+        allowed = f"({inputs}, H, W), as the first layer takes"
+        require(input_shape is None or inputs == channels, "input_shape", input_shape, allowed)
+        return layer.weight
+    assert isinstance(layer, nn.Linear)
+    if input_shape is not None:
+        allowed = f"C, H, W of {layer.in_features} pixels, as the first layer takes"
+        fits = math.prod(input_shape) == layer.in_features
+        require(fits, "input_shape", input_shape, allowed)
+        return layer.weight.unflatten(1, tuple(input_shape))
+    side = math.isqrt(layer.in_features // channels)
+    fits = channels * side * side == layer.in_features
+    allowed = f"{channels} times a square number"
+    require(fits, "inputs of the linear layer", layer.in_features, allowed)
+    return layer.weight.unflatten(1, (channels, side, side))
+
+
+def _symmetric(
+    layer: nn.Module, weight: Tensor, group: Group, channels: int, first: bool, last: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """The parameters of a layer with their means over the group, scaled to their size."""
+    scale, weights, biases = math.sqrt(group.order), [], []
+    inputs, outputs = _orbits_of(layer, group, weight)
+    for g in group.elements:
+        moved = weight
+        if first:
+            moved = group.act(g, weight)
+        elif weight[0, 0].numel() > 1:
+            moved = move_map(group, g, weight, channels)
+        moved = moved if first else moved[:, moved_units(group, g, inputs)]
+        weights.append(moved if last else moved[moved_units(group, g, outputs)])
+        if layer.bias is not None and not last:
+            biases.append(layer.bias[moved_units(group, g, len(layer.bias))])  # type: ignore
+    mean = torch.stack(weights).mean(0).view_as(layer.weight)  # type: ignore[arg-type]
+    changes = [(layer.weight, scale * mean)]
+    if biases:
+        changes.append((layer.bias, scale * torch.stack(biases).mean(0)))
+    return changes  # type: ignore[return-value]
+
+
+def _orbits_of(layer: nn.Module, group: Group, weight: Tensor) -> tuple[int, int]:
+    """How many inputs, of a group of a convolution, and outputs are to be moved."""
+    outputs, inputs = weight.shape[:2]
+    groups = getattr(layer, "groups", 1)
+    is_depthwise = inputs == 1 and groups == outputs
+    is_whole = inputs % group.order == 0 and (outputs // groups) % group.order == 0
+    allowed = f"1, depthwise, or with a multiple of {group.order} channels in each"
+    require(groups == 1 or is_depthwise or is_whole, f"groups of {layer}", groups, allowed)
+    return inputs, outputs
+
+
+@torch.no_grad()
+def _check(model: nn.Module, group: Group, input_shape: tuple[int, ...]) -> None:
+    """Look at two random images in all orientations."""
+    classifier = as_classifier(model)
+    images = torch.randn(2, *input_shape, generator=Generator().manual_seed(0), dtype=torch.float32)
+    modules = {name: layer for name, layer in model.named_modules() if not [*layer.children()]}
+    kind = next(model.parameters()).dtype
+    room = max(1e-9, (8 * torch.finfo(kind).eps) ** 2)  # of rounding
+    with plain_torch(), evaluating(model), watching(modules, group, images) as seen:
+        logits = orbit_logits(classifier, images, group)
+    if relative_logit_invariance(logits).max() <= room:
+        return
+    name = "the output"
+    for layer, found in seen.items():
+        row = found.table.loc[layer]
+        if row[[*COLUMNS]].min() > room and row.kind not in ("Flatten", "Identity"):
+            name = f"layer {layer} ({row.kind})"
+            break
+    size = " x ".join(map(str, input_shape))
+    raise ValueError(
+        f"{name} does not see images {size} alike in all orientations of {group.name}; "
+        "with strides of 2, others do: kernels of 3 fit odd sizes, those of 4 even ones"
+    )
