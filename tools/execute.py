@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 import platform
+import re
 import signal
 import sys
 import threading
@@ -33,6 +34,7 @@ from ginv.pages.settings import announce
 from ginv.runs.files import one_writer, write_whole
 
 PACKAGES = ("ginv", "torch", "captum", "numpy")  # those a number can hang on
+ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of an object in memory
 METADATA = {
     "jupytext": {"formats": "ipynb,py:percent"},
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -102,7 +104,7 @@ def _note(script: Path, profile: str, seconds: float) -> None:
 
 
 def _clean(notebook: nbformat.NotebookNode) -> None:
-    """Leave out what differs from run to run: progress bars, times, paths, random ids."""
+    """Leave out what differs from run to run: progress bars, times, paths, ids, addresses."""
     notebook.metadata = nbformat.from_dict(METADATA)
     seen = set()
     for cell in notebook.cells:
@@ -113,6 +115,8 @@ def _clean(notebook: nbformat.NotebookNode) -> None:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
             for output in cell.outputs:
+                if "text/plain" in output.get("data", {}):
+                    output.data["text/plain"] = ADDRESS.sub("", output.data["text/plain"])
                 if "image/png" in output.get("data", {}):
                     output.data["image/png"] = _shrink(output.data["image/png"])
         # A cell keeps its id for as long as it keeps its source

@@ -1,11 +1,13 @@
 """One style for all figures: a colour, a marker and a line per method."""
 
+import hashlib
 from dataclasses import dataclass
 from html import escape
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from IPython import get_ipython
 from matplotlib.axes import Axes
 from pandas.io.formats.style import Styler
 from torch import Tensor
@@ -36,8 +38,11 @@ GROUP_NAMES = {"R4": "Rotations R4", "T3": "Translations T3"}
 def use_style() -> None:
     """Set matplotlib up for the book.
 
-    The white background is part of a figure, so dark pages keep it readable.
+    The white background is part of a figure, so dark pages keep it readable. In a notebook figures
+    go into the page, whatever MPLBACKEND says.
     """
+    if (shell := get_ipython()) is not None:
+        shell.run_line_magic("matplotlib", "inline")
     plt.rcParams.update(
         {
             "figure.dpi": 110,
@@ -109,7 +114,9 @@ def show_saliency(axis: Axes, image: Tensor, saliency: Tensor | None = None) -> 
 
 def show_table(table: pd.DataFrame, caption: str, precision: int = 3) -> Styler:
     """A table as a page shows it: numbers rounded, with a caption that says what was run."""
-    styled = table.style.format(precision=precision, na_rep="–", escape="html")
+    content = f"{caption}{precision}{table.to_csv()}"  # names its cells: the same page twice
+    styled = Styler(table, uuid=hashlib.sha256(content.encode()).hexdigest()[:8])
+    styled = styled.format(precision=precision, na_rep="–", escape="html")
     for axis in (0, 1):
         styled = styled.format_index(escape="html", axis=axis)
     styled = styled.set_caption(escape(caption))

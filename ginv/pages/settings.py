@@ -168,13 +168,15 @@ def refuse_unknown(cells: list[str]) -> None:
     for parameters, passed in pairwise(cells):
         if passed.startswith("# Parameters\n"):
             known = _assigned(parameters)
-            if unknown := _assigned(passed) - known:
+            unknown = {name for name in _assigned(passed) - known if name[:10] != "PAPERMILL_"}
+            if unknown:  # but for those of papermill itself
                 names, allowed = (", ".join(sorted(each)) for each in (unknown, known))
                 raise ValueError(f"no parameter {names}; allowed: {allowed}")
 
 
 def _assigned(cell: str) -> set[str]:
-    return {node.id for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.Name)}
+    names = (node for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.Name))
+    return {name.id for name in names if isinstance(name.ctx, ast.Store)}
 
 
 def announce(profile: str, device: str = "auto") -> str:

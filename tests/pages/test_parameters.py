@@ -67,6 +67,12 @@ def test_the_table_has_the_allowed_values(name):
         ["", CELL, "import sys"],
         ["", CELL, '# Parameters\nseeds = [0]\nprofile = "quick"\n'],
         ["", "x = 1", CELL, "y = 2"],
+        ["", CELL, "# Parameters\nseeds = float('nan')\n"],
+        [
+            "",
+            CELL,
+            '# Parameters\nPAPERMILL_OUTPUT_PATH = "out.ipynb"\nPAPERMILL_INPUT_PATH = ""\n',
+        ],
     ],
 )
 def test_known_names_pass(cells):
@@ -94,6 +100,14 @@ def test_every_chapter_refuses_unknown_names(chapter):
             "ValueError: no parameter sedes; allowed: device, group, profile, results, seeds",
         ),
         (["-p", "profile", "fast"], "ValueError: profile is 'fast'; allowed: paper, quick"),
+        (
+            ["-y", "seeds: .nan"],
+            "ValueError: seeds is nan; allowed: a list of integers from 0 up, such as [0, 1]",
+        ),
+        (
+            ["--inject-paths", "-p", "group", "R5"],
+            "ValueError: group is 'R5'; allowed: both, R4, T3",
+        ),
     ],
 )
 def test_papermill_ends_in_one_line(arguments, line, tmp_path):

@@ -1,0 +1,48 @@
+"""A chapter that is executed twice: the same bytes, and its figures, whatever the shell says."""
+
+import nbformat
+import pytest
+from execute import execute
+
+CHAPTER = """\
+# %% [markdown]
+# # What differs from run to run
+
+# %%
+import sys
+import matplotlib.pyplot as plt
+import pandas as pd
+from ginv.pages.figures import show_table, use_style
+
+use_style()
+figure, axis = plt.subplots(figsize=(2, 2))
+
+# %%
+show_table(pd.DataFrame({"a": [1.0, 2.0]}), "a table")
+
+# %%
+show_table(pd.DataFrame({"a": [1.0, 3.0]}), "a table")
+
+# %%
+object(), print("progress", file=sys.stderr)
+"""
+
+
+def executed(folder):
+    folder.mkdir()
+    (folder / "results").mkdir()
+    (folder / "twice.py").write_text(CHAPTER)
+    execute(folder / "twice.py", "paper")
+    return (folder / "twice.ipynb").read_text()
+
+
+@pytest.mark.parametrize("backend", ["Agg", "pdf", ""])
+def test_the_same_chapter_is_the_same_bytes(backend, tmp_path, monkeypatch):
+    first = executed(tmp_path / "first")
+    monkeypatch.setenv("MPLBACKEND", backend)
+    assert executed(tmp_path / "second") == first
+    outputs = [out for cell in nbformat.reads(first, 4).cells for out in cell.get("outputs", [])]
+    kinds = [[*out.get("data", {})] for out in outputs]
+    assert sum("image/png" in kind for kind in kinds) == 1
+    tables = [out.data["text/html"] for out in outputs if "text/html" in out.get("data", {})]
+    assert len({*tables}) == 2  # and two tables of a page do not share their names
