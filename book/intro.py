@@ -22,16 +22,25 @@
 # the paper's part ways the page says so.
 
 # %% tags=["remove-cell"]
+# A notebook that is opened alone, as on Colab, fetches the book that it belongs to
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 # written by `make publish-url`
-package = ""  # not published yet: install ginv from a clone
+address, tag = "", "v0.1.0"
 
-if find_spec("ginv") is None:  # a notebook opened alone, as on Colab
-    pip = [sys.executable, "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, package], check=True)
+if find_spec("ginv") is None:
+    clone = Path("ginv-book").resolve()
+    if not (address or clone.is_dir()):
+        raise ImportError("ginv is in no public place yet: pip install -e '.[book]' in a clone")
+    if not clone.is_dir():
+        print(f"Fetching the book with its data, {address} {tag}")
+        git = ["git", "clone", "-q", "--depth", "1", "--branch", tag, address, clone]
+        subprocess.run(git, check=True)
+    sys.path.insert(0, str(clone))
+    subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
 # %% tags=["parameters"]
 profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
@@ -48,7 +57,7 @@ from IPython.display import Markdown
 from ginv.pages import Settings, refuse_unknown
 from ginv.pages.figures import GROUP_NAMES, group_panels, plot_methods, use_style
 
-refuse_unknown(In)  # a parameter by a wrong name
+refuse_unknown()  # a parameter by a wrong name
 settings = Settings(profile, group, seeds, device, results)
 use_style()
 table = settings.table(settings.train())

@@ -31,16 +31,25 @@
 # `make bench` measures, and writes `results/bench.csv` and `results/timings.csv`. Only the operations are counted here.
 
 # %% tags=["remove-cell"]
+# A notebook that is opened alone, as on Colab, fetches the book that it belongs to
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 # written by `make publish-url`
-package = ""  # not published yet: install ginv from a clone
+address, tag = "", "v0.1.0"
 
-if find_spec("ginv") is None:  # a notebook opened alone, as on Colab
-    pip = [sys.executable, "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, package], check=True)
+if find_spec("ginv") is None:
+    clone = Path("ginv-book").resolve()
+    if not (address or clone.is_dir()):
+        raise ImportError("ginv is in no public place yet: pip install -e '.[book]' in a clone")
+    if not clone.is_dir():
+        print(f"Fetching the book with its data, {address} {tag}")
+        git = ["git", "clone", "-q", "--depth", "1", "--branch", tag, address, clone]
+        subprocess.run(git, check=True)
+    sys.path.insert(0, str(clone))
+    subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
 # %% tags=["parameters"]
 profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
@@ -50,7 +59,6 @@ device = "auto"  # "auto", "cpu" or "cuda"
 results = "results"  # folder for the numbers of this page
 
 # %%
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -62,20 +70,18 @@ import ginv
 from ginv.border import Border
 from ginv.pages import Settings, refuse_unknown
 from ginv.pages.figures import METHOD_STYLES, show_table, use_style
+from ginv.pages.paper import book_file
 from ginv.recipe import METHODS
 from ginv.runs import costs
 
-refuse_unknown(In)  # a parameter by a wrong name
+refuse_unknown()  # a parameter by a wrong name
 settings = Settings(profile, group, seeds, device, results)
 use_style()
 Markdown(f"Work is counted for {settings.label}.")
 
 # %%
-folder = Path(results)
-if not (folder / "bench.csv").is_file():
-    raise FileNotFoundError(f"no {folder / 'bench.csv'}; `make bench` writes it")
-bench = pd.read_csv(folder / "bench.csv", index_col="item")
-timings = pd.read_csv(folder / "timings.csv")
+bench = pd.read_csv(book_file("results/bench.csv"), index_col="item")
+timings = pd.read_csv(book_file("results/timings.csv"))
 
 # %% [markdown]
 # ## Operations

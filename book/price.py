@@ -34,16 +34,25 @@
 # divergence of the predicted distributions ({doc}`metrics`).
 
 # %% tags=["remove-cell"]
+# A notebook that is opened alone, as on Colab, fetches the book that it belongs to
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 # written by `make publish-url`
-package = ""  # not published yet: install ginv from a clone
+address, tag = "", "v0.1.0"
 
-if find_spec("ginv") is None:  # a notebook opened alone, as on Colab
-    pip = [sys.executable, "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, package], check=True)
+if find_spec("ginv") is None:
+    clone = Path("ginv-book").resolve()
+    if not (address or clone.is_dir()):
+        raise ImportError("ginv is in no public place yet: pip install -e '.[book]' in a clone")
+    if not clone.is_dir():
+        print(f"Fetching the book with its data, {address} {tag}")
+        git = ["git", "clone", "-q", "--depth", "1", "--branch", tag, address, clone]
+        subprocess.run(git, check=True)
+    sys.path.insert(0, str(clone))
+    subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
 # %% tags=["parameters"]
 profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
@@ -55,7 +64,6 @@ results = "results"  # folder for the numbers of this page
 # %%
 import copy
 from dataclasses import replace
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -82,7 +90,7 @@ from ginv.runs.grid import read_grid
 from ginv.runs.measured import robustness
 from ginv.runs.nu import TARGET, read_sweep
 
-refuse_unknown(In)  # a parameter by a wrong name
+refuse_unknown()  # a parameter by a wrong name
 settings = Settings(profile, group, seeds, device, results)
 use_style()
 Markdown(f"The networks of Table 1 on this page are those of {settings.label}.")
@@ -96,7 +104,7 @@ Markdown(f"The networks of Table 1 on this page are those of {settings.label}.")
 
 # %%
 grid = read_grid(book_file("price.yaml"))
-sweep = pd.read_csv(Path(results) / "price.csv")
+sweep = pd.read_csv(book_file("results/price.csv"))
 keys = ["group", "recipe", "nu", "seed"]
 points = sweep.pivot(index=keys, columns="metric", values="value").reset_index()
 points = points[points.group.isin(settings.groups)]
@@ -664,10 +672,7 @@ Markdown("\n".join(verdict(name) for name in settings.groups))
 
 # %% tags=["hide-input"]
 def ensembles():
-    try:
-        drift = settings.load(results, "drift").query("beta == 0")
-    except FileNotFoundError:
-        return ["- That chapter has not been run at this profile."]
+    drift = settings.load(results, "drift").query("beta == 0")
     drift = drift.groupby(["method", "group", "metric"]).value.mean().unstack()
     accuracy, SI = drift.accuracy, drift.SI
     return [

@@ -28,16 +28,25 @@
 #   cell by cell what agrees and what does not.
 
 # %% tags=["remove-cell"]
+# A notebook that is opened alone, as on Colab, fetches the book that it belongs to
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 # written by `make publish-url`
-package = ""  # not published yet: install ginv from a clone
+address, tag = "", "v0.1.0"
 
-if find_spec("ginv") is None:  # a notebook opened alone, as on Colab
-    pip = [sys.executable, "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, package], check=True)
+if find_spec("ginv") is None:
+    clone = Path("ginv-book").resolve()
+    if not (address or clone.is_dir()):
+        raise ImportError("ginv is in no public place yet: pip install -e '.[book]' in a clone")
+    if not clone.is_dir():
+        print(f"Fetching the book with its data, {address} {tag}")
+        git = ["git", "clone", "-q", "--depth", "1", "--branch", tag, address, clone]
+        subprocess.run(git, check=True)
+    sys.path.insert(0, str(clone))
+    subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
 # %% tags=["parameters"]
 profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
@@ -69,7 +78,7 @@ from ginv.pages.paper import METRICS, printed_table, room
 from ginv.pages.stepper import stepper
 from ginv.runs.nu import TARGET, read_sweep
 
-refuse_unknown(In)  # a parameter by a wrong name
+refuse_unknown()  # a parameter by a wrong name
 settings = Settings(profile, group, seeds, device, results)
 use_style()
 Markdown(f"This page was run with {settings.label}.")

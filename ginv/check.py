@@ -6,7 +6,9 @@ One FAIL, and it exits with 1.
 import argparse
 import shutil
 import sys
-from importlib.metadata import requires, version
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 from tempfile import TemporaryFile
 
 import torch
@@ -17,17 +19,27 @@ from ginv.machine import choose_device
 from ginv.runs.store import store_folder
 
 
+def _project() -> tuple[str, list[str]]:
+    """The version of ginv and what it requires: as installed, or as in the clone it runs in."""
+    try:
+        return version("ginv"), requires("ginv") or []
+    except PackageNotFoundError:
+        file = Path(__file__).parents[1] / "pyproject.toml"
+        project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+        return project["version"], project["dependencies"]
+
+
 def versions() -> str:
-    needed = [
-        r for r in map(Requirement, requires("ginv") or []) if not r.marker
-    ]  # those of the extras have one
+    ours, required = _project()
+    # Those of the extras have a marker
+    needed = [r for r in map(Requirement, required) if not r.marker]
     if wrong := [
         f"{r.name} is {version(r.name)}, not {r.specifier}"
         for r in needed
         if version(r.name) not in r.specifier
     ]:
         raise ValueError(", ".join(wrong))
-    return f"ginv {version('ginv')}, torch {torch.__version__}, Python {sys.version.split()[0]}"
+    return f"ginv {ours}, torch {torch.__version__}, Python {sys.version.split()[0]}"
 
 
 def data() -> str:

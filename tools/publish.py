@@ -35,13 +35,11 @@ def lines(url: str, version: str) -> dict[str, str]:
         binderhub_url: https://mybinder.org
 """
     if url:
-        package = f'package = "ginv[chapters] @ git+{url}@v{version}"\n'
         text = f"""\
 Without a clone: the book in [Colab]({colab}) or [Binder]({binder}), the package by
 `pip install git+{url}@v{version}`.
 """
     else:
-        package = 'package = ""  # not published yet: install ginv from a clone\n'
         text = """\
 There is no public address yet. `make publish-url URL=https://github.com/OWNER/NAME` puts one here
 and everywhere else; from then on each chapter opens in Colab and Binder.
@@ -52,23 +50,23 @@ and everywhere else; from then on each chapter opens in Colab and Binder.
         "CITATION.cff": f"repository-code: {url}\n" if url else "",
         "README.md": text,
         "book/parameters.md": text,
-        "chapter": package,
+        "chapter": f'address, tag = "{url}", "v{version}"\n',
     }
 
 
 def publish(root: Path, url: str) -> None:
     """Write the address into all files that name it; into none where one has no place for it."""
     new = lines(url, project(root)["version"])
-    package, written = new.pop("chapter"), {}
+    chapter, written = new.pop("chapter"), {}
     for file, text in new.items():
         path = root / file
         written[path] = _replace(path.read_text(encoding="utf-8"), text)
     for path in root.glob("book/*.ipynb"):
         script = path.with_suffix(".py")
-        written[script] = _replace(script.read_text(encoding="utf-8"), package)
+        written[script] = _replace(script.read_text(encoding="utf-8"), chapter)
         notebook = nbformat.read(path, as_version=4)
         cell = next(c for c in notebook.cells if c.cell_type == "code")
-        cell.source = _replace(cell.source, package)
+        cell.source = _replace(cell.source, chapter)
         written[path] = f"{nbformat.writes(notebook)}\n"
     for path, text in written.items():
         write_whole(path, text)

@@ -6,10 +6,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
+from IPython import get_ipython
 
 from ginv.data import SPLITS
 from ginv.machine import choose_device
 from ginv.measurement import Measurement
+from ginv.pages.paper import book_file
 from ginv.recipe import GROUPS, METHODS, Run
 from ginv.refuse import require, require_folder
 from ginv.runs import costs, store
@@ -145,26 +147,37 @@ class Settings:
         write_whole(self._file(folder, name), table.to_csv(index=False))
 
     def load(self, folder: str, name: str) -> pd.DataFrame:
-        """A table that another chapter saved at this profile.
+        """A table that another chapter saved at this profile, or else the committed one.
 
-        Raises FileNotFoundError, naming the chapter.
+        That is of the paper's profile, which is said. Raises FileNotFoundError, naming the chapter,
+        where there is neither.
         """
-        if not (file := self._file(folder, name)).is_file():
-            raise FileNotFoundError(
-                f"no {file}; run the chapter {name} at the {self.profile} profile first"
-            )
-        return pd.read_csv(file)
+        if (file := self._file(folder, name)).is_file():
+            return pd.read_csv(file)
+        try:
+            committed = book_file(f"results/{name}.csv")
+        except FileNotFoundError:
+            text = f"no {file}; run the chapter {name} at the {self.profile} profile first"
+            raise FileNotFoundError(text) from None
+        print(
+            f"{name} has not been run here at the {self.profile} profile: these are its committed "
+            "numbers, of the paper's profile"
+        )
+        return pd.read_csv(committed)
 
     def _file(self, folder: str, name: str) -> Path:
         return Path(folder) / f"{name}{'' if self.profile == 'paper' else f'-{self.profile}'}.csv"
 
 
-def refuse_unknown(cells: list[str]) -> None:
+def refuse_unknown(cells: list[str] | None = None) -> None:
     """Raise ValueError for a name that papermill passed and the chapter's parameters cell lacks.
 
-    papermill itself only warns. cells: the code run so far, IPython's `In`. papermill puts its own
-    cell right after the parameters cell.
+    papermill itself only warns. cells: the code run so far, by default IPython's; a script has
+    none. papermill puts its own cell right after the parameters cell.
     """
+    if cells is None:
+        shell = get_ipython()
+        cells = shell.user_ns["In"] if shell is not None else []
     for parameters, passed in pairwise(cells):
         if passed.startswith("# Parameters\n"):
             known = _assigned(parameters)

@@ -1,15 +1,12 @@
-"""The public address: one place, put everywhere; a notebook opened alone installs from it."""
+"""The public address: one place, put everywhere."""
 
-import os
 import re
 import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import nbformat
-import pandas
 import pytest
 import yaml
 from execute import METADATA, chapters
@@ -93,38 +90,4 @@ def test_another_kind_of_address_is_refused(url):
 def test_all_chapters_begin_alike(copy):
     publish(copy, URL)
     (cell,) = {install_cell(copy, chapter) for chapter in chapters(ROOT)}
-    assert f'package = "ginv[chapters] @ git+{URL}@v{VERSION}"' in cell
-
-
-def test_a_notebook_opened_alone_installs_its_version(copy, tmp_path):
-    """Against a local git remote, in an empty folder and an environment that lacks ginv alone."""
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-C", str(copy)]
-    publish(copy, URL)
-    for command in ("init -q", "add -A", "commit -qm all", f"tag v{VERSION}"):
-        subprocess.run([*git, *command.split()], check=True)
-
-    venv.create(tmp_path / "bare", with_pip=True)
-    (packages,) = (tmp_path / "bare").glob("lib/python*/site-packages")
-    for entry in Path(pandas.__file__).parents[1].iterdir():
-        link = packages / entry.name
-        if "ginv" not in entry.name and entry.suffix != ".pth" and not link.exists():
-            link.symlink_to(entry)
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    program = install_cell(copy, "book/table1")
-    program += "\nimport ginv, torch; print(ginv.__file__, torch.__file__)"
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"url.{copy.as_uri()}.insteadOf",
-        "GIT_CONFIG_VALUE_0": URL,
-    }
-    for _ in range(2):  # the second time there is nothing to install
-        done = subprocess.run(
-            [tmp_path / "bare/bin/python", "-c", program],
-            cwd=empty, env=environment, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        # Quiet: the line that is printed here, alone
-        assert done.stdout.startswith(str(packages / "ginv"))
-        assert len(done.stdout.splitlines()) == 1
+    assert f'address, tag = "{URL}", "v{VERSION}"\n' in cell

@@ -89,7 +89,7 @@ def test_an_unknown_name_is_refused():
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_every_chapter_refuses_unknown_names(chapter):
     text = (ROOT / f"{chapter}.py").read_text()
-    assert re.search(r"\nrefuse_unknown\(In\).*\nsettings = Settings\(", text)
+    assert re.search(r"\nrefuse_unknown\(\).*\nsettings = Settings\(", text)
 
 
 @pytest.mark.parametrize(

@@ -55,13 +55,17 @@ def test_announce_counts_down(tiny):
     assert announce("quick", "cpu").endswith(": nothing to train")
 
 
-def test_a_table_has_a_row_for_each_run_and_metric(tiny, tmp_path):
+def test_a_table_has_a_row_for_each_run_and_metric(tiny, tmp_path, capsys):
     table = tiny.table(tiny.train())
     assert list(table.columns) == ["group", "method", "seed", "nu", "metric", "value"]
     assert not table.duplicated(["group", "method", "seed", "metric"]).any()
     assert set(table.method) == {"WT", "DA", "IR"} and table.notna().all(axis=None)
-    with pytest.raises(FileNotFoundError, match=r"run the chapter table1 at the quick profile"):
-        tiny.load(str(tmp_path), "table1")
+    with pytest.raises(FileNotFoundError, match=r"run the chapter nothing at the quick profile"):
+        tiny.load(str(tmp_path), "nothing")
+    committed = tiny.load(str(tmp_path), "table1")
+    assert {*committed.seed} == {0, 1, 2, 3}
+    said = "table1 has not been run here at the quick profile: these are its committed numbers"
+    assert said in capsys.readouterr().out
     tiny.save(table, str(tmp_path / "new"), "table1")
     assert (tmp_path / "new" / "table1-quick.csv").is_file()
     assert tiny.load(str(tmp_path / "new"), "table1").metric.equals(table.metric)
