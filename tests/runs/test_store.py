@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -254,3 +256,26 @@ def test_a_claim_is_exclusive_and_ends_with_its_holder():
     assert process.exitcode == -9
     with store.claim([SPECIFICATION]) as ours:
         assert ours == [True]
+
+
+NO_FLOCK = """
+import errno, fcntl, os, sys, warnings
+def flock(*_): raise OSError(errno.ENOSYS, "Function not implemented")
+fcntl.flock = flock
+warnings.simplefilter("ignore")  # filelock says that it locks by files
+from ginv.runs import store
+with store.claim([{"a": 1}]) as ours:
+    store.save({"b": 2}, {}, {"values": 3})
+    print(*ours, store.load({"b": 2})[1]["values"], flush=True)
+    if sys.argv[1:]:
+        os._exit(9)
+"""
+
+
+def test_a_disk_without_flock_blocks_nobody(tmp_path):
+    """Nor does a process there that died with its locks."""
+    for options in ([], ["die"], []):
+        command = [sys.executable, "-c", NO_FLOCK, *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.stdout == "True 3\n", done.stderr
+        assert done.returncode == (9 if options else 0)
