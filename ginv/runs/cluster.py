@@ -62,6 +62,20 @@ def work(
     return [values[run] if run in values else why[run] for run in runs]
 
 
+def _work_there(versions: dict[str, int], *arguments: Any) -> Any:
+    """`work`, on a worker that has the same ginv. It is pickled whole, not by its name: a worker
+    that cannot import ginv would die of the name, and nobody would hear why.
+    """
+    from ginv.runs import cluster, store
+
+    if versions != store.VERSIONS:
+        raise RuntimeError(f"this worker's ginv stores {store.VERSIONS}, not {versions}")
+    return cluster.work(*arguments)
+
+
+_work_there.__module__ = "__main__"  # what cloudpickle takes whole
+
+
 def on_workers(
     scheduler: str, stacks: list[list[Run]], *arguments: Any
 ) -> Iterator[dict[Run, Values | str]]:
@@ -76,8 +90,8 @@ def on_workers(
         futures = {}
         for stack in stacks:
             specifications = [run.specification for run in stack]
-            future = client.submit(work, specifications, *arguments, pure=False, retries=RETRIES)
-            futures[future] = stack
+            task = (_work_there, store.VERSIONS, specifications, *arguments)
+            futures[client.submit(*task, pure=False, retries=RETRIES)] = stack
         done = as_completed(futures, loop=client.loop)
         for future in tqdm(done, desc="stacks", total=len(stacks), unit="stack"):
             stack = futures[future]

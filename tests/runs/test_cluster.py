@@ -100,6 +100,26 @@ class TestScheduler:
         for what in ("measurement", "robustness"):
             assert store.contains(named(what, done, GRID.split, GRID.images))
 
+    @pytest.mark.parametrize(
+        ("before", "reason"),
+        [
+            ("sys.modules['ginv'] = None", "No module named 'ginv"),
+            ("sys.modules['torch'] = None", "import of torch halted"),
+            ("import ginv.runs.store as s; s.VERSIONS['record'] = 99", "this worker's ginv stores"),
+        ],
+    )
+    def test_a_worker_with_another_ginv_or_none_says_so(self, before, reason, scheduler):
+        """And nobody waits for ever."""
+        program = f"import sys; {before}; from distributed.cli.dask_worker import main; main()"
+        command = [sys.executable, "-c", program, scheduler, "--no-nanny", "--no-dashboard"]
+        worker = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            with pytest.raises(RuntimeError, match=f"^5 of 5 runs failed[^\\n]*({reason})[^\\n]*$"):
+                run_grid(GRID, scheduler=scheduler)
+        finally:
+            worker.kill()
+            worker.wait()
+
 
 class TestRemote:
     """A folder, and what lives in memory alone, by their URLs."""
