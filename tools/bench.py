@@ -27,17 +27,19 @@ import naive_training
 import pandas as pd
 import torch
 from captum.attr import IntegratedGradients
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 import ginv
 from ginv import MLP, Run
+from ginv.classifier import as_classifier
 from ginv.data import IMAGE_SHAPE, PADDING, Split
+from ginv.networks import small_convnet
 from ginv.pages import Settings
 from ginv.recipe import GROUPS, METHODS
 from ginv.runs import costs
 from ginv.runs.measured import measured
-from ginv.saliency import STEPS
+from ginv.saliency import STEPS, passes
 from ginv.stack import train_stack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,6 +188,39 @@ def plain_measure(model: MLP, images: int) -> pd.DataFrame:
     return naive_measure.measure(model, test.images, test.labels)
 
 
+def load_head(images: int) -> Split:
+    return ginv.load_dataset().test.head(images)
+
+
+@cache
+def some_network() -> nn.Module:
+    return small_convnet(torch.Generator().manual_seed(0)).eval()
+
+
+def measure_network(some: Split, **options: bool) -> ginv.Measurement:
+    group = ginv.Rotations(4)
+    options |= dict(progress=False)
+    return ginv.measure(some_network(), some.images, some.labels, group, **options)
+
+
+def maps_of_network(some: Split) -> None:
+    """Attributions of all orientations, with as many examples at once as `measure` takes."""
+    model, method, group = some_network(), IntegratedGradients(some_network()), ginv.Rotations(4)
+    size = passes("auto", as_classifier(model), some.images[:1])
+    for g in group.elements:
+        for x, y in zip(some.images.split(256), some.labels.split(256), strict=True):
+            options = dict(n_steps=STEPS, internal_batch_size=max(size, len(x)))
+            method.attribute(group.act(g, x), target=y, **options)
+
+
+@torch.no_grad()
+def forward_passes(some: Split) -> None:
+    group = ginv.Rotations(4)
+    for x in some.images.split(256):
+        for g in group.elements:
+            some_network()(group.act(g, x))
+
+
 def peak_memory(images: int) -> float:
     """MiB that `ginv.measure` adds to a process of its own at its peak."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
@@ -291,6 +326,19 @@ def items(size: Size) -> Iterable[Item]:
     )
     yield Item(
         f"measure R4, {size.images} images", partial(seconds, ours), partial(seconds, reference), 12
+    )
+    some = load_head(size.images // 4)
+    yield Item(
+        "measure of a convolutional network, against its maps by captum alone",
+        partial(seconds, partial(measure_network, some)),
+        partial(seconds, partial(maps_of_network, some)),
+        1,
+    )
+    yield Item(
+        "LI and DI of a convolutional network, against a forward pass for each orientation",
+        partial(seconds, partial(measure_network, some, saliency=False)),
+        partial(seconds, partial(forward_passes, some)),
+        0.8,
     )
     name = f"measure R4, MiB for {size.memory} images, against those of all their maps"
     if Path("/proc/self/clear_refs").exists():
