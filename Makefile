@@ -9,6 +9,14 @@ UNKNOWN := $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(f
 ifneq ($(strip $(UNKNOWN)),)
 $(error no variable $(strip $(UNKNOWN)); allowed: CHAPTERS, FULL, PROFILE, PYTHON, URL)
 endif
+ifneq ($(filter-out 1,$(FULL)),)
+$(error FULL is $(FULL); allowed: 1)
+endif
+ifneq ($(filter notebooks,$(MAKECMDGOALS)),)
+ifneq ($(PROFILE),paper)
+$(error PROFILE is $(PROFILE); allowed: paper)
+endif
+endif
 ifneq ($(filter book,$(MAKECMDGOALS)),)
 ifeq ($(filter paper-1 quick-1,$(PROFILE)-$(words $(PROFILE))),)
 $(error PROFILE is $(PROFILE); allowed: paper, quick)

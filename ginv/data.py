@@ -6,15 +6,16 @@ split, normalised.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Integral, Real
 from threading import Lock
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ginv.machine import OneCopy, plain_torch
+from ginv.machine import OneCopy, choose_device, plain_torch
 from ginv.published import published
-from ginv.refuse import require
+from ginv.refuse import require, require_tensor
 
 DATASETS = ("MNIST", "FashionMNIST")
 CLASSES = 9  # the tenth class is left out: a 9 is a rotated 6, and the garments follow suit
@@ -30,15 +31,25 @@ class Split:
     images: Tensor
     labels: Tensor
 
+    def __post_init__(self) -> None:
+        require_tensor("images", self.images, "n, C, H, W")
+        n = len(self.images)
+        fits = isinstance(self.labels, Tensor) and self.labels.shape == (n,)
+        require(fits, "labels", self.labels, f"a tensor [{n}], one for each image")
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def head(self, n: int | None) -> "Split":
         """The first n samples; the splits are shuffled, so this is a random sample of them."""
+        fits = isinstance(n, Integral) and not isinstance(n, bool) and 1 <= n <= len(self)
+        require(n is None or fits, "n", n, f"1 to {len(self)}, or None for all")
         return Split(self.images[:n], self.labels[:n])
 
     def to(self, device: torch.device | str) -> "Split":
-        return Split(self.images.to(device), self.labels.to(device))
+        where = device if isinstance(device, torch.device) else choose_device(device)
+        choose_device(where.type)  # refuses one that is not here
+        return Split(self.images.to(where), self.labels.to(where))
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ def load_dataset(name: str = "MNIST", split_seed: int = 0) -> Dataset:
     for itself alone. Raises ValueError for another name or a file whose md5 is wrong, OSError for
     one that is missing.
     """
-    require(name in DATASETS, "dataset", name, ", ".join(DATASETS))
+    require(isinstance(name, str) and name in DATASETS, "dataset", name, ", ".join(DATASETS))
     fits = type(split_seed) is int and 0 <= split_seed < 2**63
     require(fits, "split_seed", split_seed, "integers from 0 to 2**63 - 1")
     with plain_torch():
@@ -88,8 +99,21 @@ def _normalised(name: str, split_seed: int) -> tuple[OneCopy, Tensor, float, flo
     return OneCopy(images.sub_(mean).div_(std)), labels[order], mean, std
 
 
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def _kind(tensor: Tensor) -> tuple:
+    return tensor.shape, tensor.dtype, tensor.device
+
+
 def blend(images: Tensor, others: Tensor, beta: float) -> Tensor:
     """Images drifted towards others by a degree beta (Section 4.3): (1 - beta) x + beta x'."""
+    require_tensor("images", images, "..., H, W")
+    require(images.is_floating_point(), "images", images, "a tensor of a floating-point type")
+    fits = isinstance(others, Tensor) and _kind(others) == _kind(images)
+    require(fits, "others", others, "a tensor of the shape, type and device of the images")
+    fits = isinstance(beta, Real) and not isinstance(beta, bool) and 0 <= beta <= 1
+    require(fits, "beta", beta, "0 to 1")
     return images.lerp(others, beta)
 
 
@@ -100,6 +124,14 @@ def partners(labels: Tensor, others: Tensor, generator: Generator | None = None)
     of a class are taken in order, or with a generator in a random one, and again from the first
     after the last. Raises ValueError for a class that the other data set lacks.
     """
+    for which, given in (("labels", labels), ("others", others)):
+        fits = isinstance(given, Tensor) and given.ndim == 1 and given.dtype in _INTEGERS
+        require(fits, which, given, "a tensor [n] of integers")
+    fits = others.device == labels.device
+    require(fits, "others", others, f"a tensor on {labels.device}, as the labels are")
+    fits = generator is None or isinstance(generator, Generator)
+    require(fits, "generator", generator, "a torch.Generator, or None")
+    labels, others = labels.long(), others.long()  # indices, whatever the type of the labels
     chosen = torch.empty_like(labels)
     for label in labels.unique():
         here, there = torch.where(labels == label)[0], torch.where(others == label)[0]

@@ -15,6 +15,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from ginv.refuse import require
+
 _LOADED_BY = os.getpid()
 
 
@@ -39,12 +41,10 @@ def cache_folder() -> Path:
 
 def choose_device(device: str = "auto") -> torch.device:
     """The GPU where there is one for "auto". Raises ValueError for a device that is not there."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        here = "auto, cpu, cuda" if torch.cuda.is_available() else "auto, cpu (no GPU here)"
-        raise ValueError(f"device is {device!r}; allowed: {here}")
-    return torch.device(device)
+    here = ("auto", "cpu", "cuda") if torch.cuda.is_available() else ("auto", "cpu")
+    allowed = ", ".join(here) + " (no GPU here)" * ("cuda" not in here)
+    require(isinstance(device, str) and device in here, "device", device, allowed)
+    return torch.device(here[-1] if device == "auto" else device)
 
 
 @contextmanager

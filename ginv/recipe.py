@@ -4,35 +4,56 @@ import math
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from ginv.data import DATASETS, IMAGE_SHAPE, SPLITS
+from ginv.data import CLASSES, DATASETS, IMAGE_SHAPE, SPLITS
 from ginv.groups import group_named
 from ginv.networks import INITIALISATIONS, MLP, POOLINGS
-from ginv.refuse import require
+from ginv.refuse import require, require_tensor
 from ginv.symmetry import symmetrise
 
 GROUPS = ("R4", "T3")  # the paper's
 METHODS = ("WT", "DA", "IR")  # weight-tying, data augmentation, invariance regularisation
+MOST_WEIGHTS = 2**30  # of a network: more are a slip
 
 
 def logit_error(a: Tensor, b: Tensor) -> Tensor:
     """`|a - b|^2 / 2` (Equation 2) of logits `[..., C]` -> `[...]`."""
+    a, b = _logits(a, b)
     return (a - b).square().sum(-1) / 2
 
 
 def kl_divergence(a: Tensor, b: Tensor) -> Tensor:
     """`KL(softmax(a) | softmax(b))` (Equation 1) in nats, of logits `[..., C]` -> `[...]`."""
+    a, b = _logits(a, b)
     log_a, log_b = a.log_softmax(-1), b.log_softmax(-1)
     return (log_a.exp() * (log_a - log_b)).sum(-1)
 
 
 def normalised_logit_error(a: Tensor, b: Tensor) -> Tensor:
     """`|a - b|^2 / |a|^2` (Section 4.4, form iii) of logits `[..., C]` -> `[...]`."""
+    a, b = _logits(a, b)
     return (a - b).square().sum(-1) / a.square().sum(-1)
+
+
+def _logits(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """In a type whose squares are finite; refuses what are no logits of the same classes.
+
+    Their other axes broadcast.
+    """
+    for name, logits in (("a", a), ("b", b)):
+        require_tensor(name, logits, "..., C")
+        require(logits.is_floating_point(), name, logits, "logits of a floating-point type")
+    others = zip(a.shape[-2::-1], b.shape[-2::-1], strict=False)
+    fits = a.shape[-1] == b.shape[-1] and all(m == n or 1 in (m, n) for m, n in others)
+    fits = fits and a.device == b.device
+    require(fits, "b", b, f"logits that go with those of a, {[*a.shape]} on {a.device}")
+    a, b = (each.float() if each.dtype is torch.float16 else each for each in (a, b))
+    return a, b
 
 
 REGULARISERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -112,9 +133,10 @@ class Run:
     split_seed: int = _whole(0, least=0)
 
     # The network
-    width: int = _whole(128)
-    depth: int = _whole(5)  # hidden layers
-    first_width: int | None = _whole(None)  # of the first hidden layer; None: as the others
+    width: int = _whole(128, most=2**16)
+    depth: int = _whole(5, most=1_000)  # hidden layers
+    # of the first hidden layer; None: as the others
+    first_width: int | None = _whole(None, most=2**16)
     pooling: str = _one_of(POOLINGS, only="WT")  # over the group
     # the size of the initial weights: he is 2.4 times as large
     initialisation: str = _one_of(INITIALISATIONS)
@@ -122,7 +144,7 @@ class Run:
     symmetric_start: bool = _one_of((False, True), only="IR")
 
     # The training
-    epochs: int = _whole(300)
+    epochs: int = _whole(300, most=1_000_000)
     learning_rate: float = _number(8e-4, lambda run, v: v > 0, "above 0")
     # decoupled: each step takes learning_rate * weight_decay of the weights away
     weight_decay: float = _number(
@@ -137,12 +159,21 @@ class Run:
     def __post_init__(self) -> None:
         for each in fields(self):
             name, value, default = each.name, getattr(self, each.name), each.default
+            if isinstance(value, str):  # of a NumPy array or an enumeration, too
+                value = str.__str__(value)
+                object.__setattr__(self, name, value)
             fits, allowed = each.metadata["rule"](self, value)
             require(fits, name, value, allowed)
             fits = each.metadata["only"] in (None, self.method) or value == default
             require(fits, name, value, f"{default!r} for {self.method}")
             if isinstance(default, float):
-                object.__setattr__(self, name, float(value))  # 10 and 10.0 are one run
+                # 10 and 10.0 are one run, and so are 0.0 and -0.0
+                object.__setattr__(self, name, float(value) + 0.0)
+        widths = [self.first_width or self.width, *[self.width] * (self.depth - 1)]
+        layers = pairwise([math.prod(IMAGE_SHAPE), *widths, CLASSES])
+        weights = sum(inputs * outputs for inputs, outputs in layers)
+        allowed = f"up to {MOST_WEIGHTS}, of a smaller width or depth"
+        require(weights <= MOST_WEIGHTS, "number of weights", weights, allowed)
 
     @property
     def specification(self) -> dict:

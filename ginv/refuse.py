@@ -10,10 +10,17 @@ from torch import Tensor
 def require(allowed: bool, name: str, value: object, instead: str) -> None:
     """Raise ValueError, in one line, for a value that is not allowed; `instead` says what is."""
     if not allowed:
-        text = textwrap.shorten(repr(value), 200)
+        text = textwrap.shorten(_shown(value), 200)
         if isinstance(value, Tensor):
             text = f"a tensor {list(value.shape)}"
         raise ValueError(f"{name} is {text}; allowed: {instead}")
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # too many digits, too deep, or whatever another's `__repr__` raises
+        return f"{type(value).__name__} that cannot be printed"
 
 
 def require_tensor(name: str, value: object, axes: str) -> None:

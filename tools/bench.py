@@ -11,6 +11,7 @@ import math
 import os
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -37,7 +38,9 @@ from ginv.data import IMAGE_SHAPE, PADDING, Split
 from ginv.networks import small_convnet
 from ginv.pages import Settings
 from ginv.recipe import GROUPS, METHODS
+from ginv.refuse import require, require_folder
 from ginv.runs import costs
+from ginv.runs.files import write_whole
 from ginv.runs.measured import measured
 from ginv.saliency import STEPS, passes
 from ginv.stack import train_stack
@@ -484,7 +487,11 @@ def kept(file: Path, items: list[Item]) -> pd.DataFrame:
     """The rows of these items in a table of an earlier bench, if any."""
     if not file.is_file():
         return pd.DataFrame()
-    table = pd.read_csv(file, keep_default_na=False, na_values=[""])
+    try:
+        table = pd.read_csv(file, keep_default_na=False, na_values=[""])
+    except ValueError as error:
+        raise ValueError(f"{file} is no table: {' '.join(str(error).split())}") from None
+    require("item" in table, f"columns of {file}", [*table], "those of an earlier bench")
     return table[table.item.isin([item.name for item in items])]
 
 
@@ -493,23 +500,33 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the slow items, too")
     parser.add_argument("--folder", type=Path, default=ROOT / "book" / "results")
     arguments = parser.parse_args()
+    try:
+        require_folder("folder", str(arguments.folder))  # now, and not after the work
+        measure_all(arguments.folder, arguments.full)
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+
+
+def measure_all(folder: Path, full: bool) -> None:
+    """Write the tables of the items to a folder; without `full`, the slow ones as they were."""
     size = Size()
     quick, slow = list(items(size)), list(slow_items(size))
+    files = {name: folder / f"{name}.csv" for name in ("bench", "timings")}
+    earlier = {name: pd.DataFrame() if full else kept(file, slow) for name, file in files.items()}
     # The book first: the peak memory of child processes is that of all so far
-    todo = [*(slow if arguments.full else []), *quick]
+    todo = [*(slow if full else []), *quick]
     timings = time_items(todo, size.repeats)
     bench = summarise(todo, timings)
-    files = {name: arguments.folder / f"{name}.csv" for name in ("bench", "timings")}
-    if not arguments.full:
-        old = kept(files["bench"], slow)
+    if not full:
+        old = earlier["bench"]
         never = [replace(item, reason="not measured: make bench FULL=1") for item in slow]
         never = [item for item in never if old.empty or item.name not in set(old.item)]
         bench = pd.concat([bench, old, summarise(never, timings)])
-        timings = pd.concat([timings, kept(files["timings"], slow)])
+        timings = pd.concat([timings, earlier["timings"]])
     names = list(dict.fromkeys(item.name for item in [*quick, *slow]))
     bench = bench.set_index("item").loc[names].reset_index()
-    bench.to_csv(files["bench"], index=False, float_format="%.4g")
-    timings.to_csv(files["timings"], index=False, float_format="%.4g")
+    for name, table in (("bench", bench), ("timings", timings)):
+        write_whole(files[name], table.to_csv(index=False, float_format="%.4g"))
     print(bench.to_string(index=False, na_rep="", float_format="{:.3g}".format))
 
 

@@ -44,9 +44,14 @@ METADATA = {
 
 def pages(folder: Path) -> list[str]:
     """The pages of the book without suffix, the root last: it sums up what the others computed."""
-    toc = yaml.safe_load((folder / "_toc.yml").read_text(encoding="utf-8"))
-    files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    return [*files, toc["root"]]
+    file = folder / "_toc.yml"
+    try:
+        toc = yaml.safe_load(file.read_text(encoding="utf-8"))
+        files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+        return [str(page) for page in (*files, toc["root"])]
+    except (yaml.YAMLError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} has no root, and parts with chapters: {reason}") from None
 
 
 def chapters(folder: Path) -> list[str]:

@@ -13,6 +13,7 @@ numbers catch a wrong method, and no learning rate of 9e-4. After the first epoc
 small: those numbers do.
 """
 
+import argparse
 import os
 import tempfile
 from dataclasses import replace
@@ -81,6 +82,7 @@ def with_rounding(epochs: int, repeat: int, threads: int, seeds: list[int]) -> p
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()  # refuses any
     parts = []
     for epochs, repeats in REPEATS.items():
         ways = product(range(repeats), (1, 2), ([0], [0, 1]))

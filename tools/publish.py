@@ -20,6 +20,16 @@ def project(root: Path) -> dict:
     return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
+def address(root: Path) -> str:
+    """The one that stands in `pyproject.toml`, empty where there is none yet."""
+    try:
+        return str(project(root)["urls"]["Repository"])
+    except (ValueError, LookupError, TypeError) as error:
+        reason = " ".join(f"{error!r}".split())
+        line = f"{root}/pyproject.toml has no project.urls.Repository: {reason}"
+        raise ValueError(line) from None
+
+
 def lines(url: str, version: str) -> dict[str, str]:
     """What stands in each file, "chapter" for all notebooks; URL is empty without an address."""
     name = url.removeprefix("https://github.com/")
@@ -81,11 +91,15 @@ def _replace(text: str, new: str) -> str:
 
 def main() -> None:
     root, given = Path(__file__).parents[1], sys.argv[1:]
-    url = given[0].rstrip("/") if given else project(root)["urls"]["Repository"]
-    owner, name = r"[A-Za-z0-9][A-Za-z0-9-]*", r"(?!\.{1,2}$)(?!.*\.git$)[A-Za-z0-9._-]+"
-    if len(given) > 1 or (url and not re.fullmatch(f"https://github\\.com/{owner}/{name}", url)):
-        sys.exit(f"URL is {' '.join(given) or url!r}; allowed: https://github.com/OWNER/NAME")
-    publish(root, url)
+    try:
+        url = given[0].rstrip("/") if given else address(root)
+        owner, name = r"[A-Za-z0-9][A-Za-z0-9-]*", r"(?!\.{1,2}$)(?!.*\.git$)[A-Za-z0-9._-]+"
+        fits = re.fullmatch(f"https://github\\.com/{owner}/{name}", url) or not (given or url)
+        if len(given) > 1 or not fits:
+            sys.exit(f"URL is {' '.join(given) or url!r}; allowed: https://github.com/OWNER/NAME")
+        publish(root, url)
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
     print(f"{url or 'No address'} in every place; look at `git diff`")
 
 

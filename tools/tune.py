@@ -8,6 +8,7 @@ from pathlib import Path
 from ginv.machine import choose_device
 from ginv.recipe import GROUPS, REGULARISERS
 from ginv.runs import nu
+from ginv.runs.files import require_writable, write_whole
 
 TABLE = Path(nu.__file__).with_name("nu_sweep.csv")
 
@@ -18,10 +19,11 @@ def main() -> None:
     device = parser.parse_args().device
     try:
         choose_device(device)
-    except ValueError as error:  # now, and not after the search
+        require_writable("table", TABLE)  # now, and not after the search
+        table = nu.search([*product(GROUPS, REGULARISERS)], device=device)
+        write_whole(TABLE, table.round(6).to_csv(index=False))
+    except (ValueError, OSError, ArithmeticError) as error:
         sys.exit(str(error))
-    forms = [*product(GROUPS, REGULARISERS)]
-    nu.search(forms, device=device).round(6).to_csv(TABLE, index=False)
 
 
 if __name__ == "__main__":

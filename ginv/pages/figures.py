@@ -98,7 +98,7 @@ def saliency_picture(image: Tensor, saliency: Tensor | None = None) -> Tensor:
 
     Both `[1, H, W]` -> `[H, W, 3]`, 0 to 1.
     """
-    ink = (image - image.min()) / (image.max() - image.min())
+    ink = (image - image.min()) / (image.max() - image.min()).clamp(min=1e-12)
     strength = torch.zeros_like(image) if saliency is None else saliency
     strength = (strength / strength.max().clamp(min=1e-12)).sqrt()
     red = torch.tensor([0.8, 0.0, 0.1]).view(3, 1, 1)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from ginv.refuse import require
+
 PAPER_SEEDS = 4
 METRICS = ("accuracy", "LI", "DI", "SI")
 
@@ -15,6 +17,8 @@ def book_file(name: str) -> Path:
     That is `book/`, or the folder above it, or any where `ginv` is installed from a clone. Raises
     FileNotFoundError where there is none.
     """
+    fits = isinstance(name, str) and name.isprintable() and bool(name)
+    require(fits, "name", name, "a file that lies beside the chapters")
     clone = Path(__file__).resolve().parents[2]
     for path in (Path(name), Path("book") / name, clone / "book" / name):
         if path.is_file():
@@ -46,6 +50,7 @@ def room(sd: float, seeds: int, *printed: pd.Series) -> float:
     printed: rows of `printed_table`. The printed spread is rounded too, so half a unit of its last
     digit is added to it.
     """
+    require(type(seeds) is int and seeds > 0, "seeds", seeds, "integers from 1")
     theirs = sum((row["sd"] + row["sd_digit"]) ** 2 for row in printed)
     ours = theirs if math.isnan(sd) else sd**2
     error = (ours / seeds + theirs / PAPER_SEEDS) ** 0.5

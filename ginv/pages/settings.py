@@ -1,6 +1,7 @@
 """What a chapter runs: the parameters that its reader sets, checked before anything trains."""
 
 import ast
+import re
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -55,8 +56,9 @@ class Settings:
     results: str = "results"
 
     def __post_init__(self) -> None:
-        require(self.profile in [*PROFILES], "profile", self.profile, ", ".join(PROFILES))
-        require(self.group in ("both", *GROUPS), "group", self.group, ", ".join(("both", *GROUPS)))
+        for name, allowed in (("profile", [*PROFILES]), ("group", ["both", *GROUPS])):
+            value = getattr(self, name)
+            require(isinstance(value, str) and value in allowed, name, value, ", ".join(allowed))
         seeds = PROFILES[self.profile].seeds if self.seeds is None else self.seeds
         fits = (
             isinstance(seeds, list | tuple)
@@ -66,6 +68,7 @@ class Settings:
         require(bool(fits), "seeds", self.seeds, "a list of integers from 0 up, such as [0, 1]")
         object.__setattr__(self, "seeds", tuple(dict.fromkeys(seeds)))
         choose_device(self.device)
+        _require_place("results", self.results)
         require_folder("results", self.results)
 
     @property
@@ -132,6 +135,8 @@ class Settings:
 
     def table(self, trained: dict[Run, TrainedRun]) -> pd.DataFrame:
         """Mean of each metric of each run, in long form: group, method, seed, nu, metric, value."""
+        fits = isinstance(trained, dict)
+        require(fits, "trained", trained, "runs and what was trained, as ginv.train returns them")
         rows = [
             (run.group, run.method, run.seed, run.nu, metric, value)
             for run, result in trained.items()
@@ -144,6 +149,7 @@ class Settings:
 
         So a look never overwrites the paper's results.
         """
+        require(isinstance(table, pd.DataFrame), "table", table, "a pandas.DataFrame")
         write_whole(self._file(folder, name), table.to_csv(index=False))
 
     def load(self, folder: str, name: str) -> pd.DataFrame:
@@ -153,7 +159,12 @@ class Settings:
         where there is neither.
         """
         if (file := self._file(folder, name)).is_file():
-            return pd.read_csv(file)
+            try:
+                return pd.read_csv(file)
+            except ValueError as error:  # empty, or no CSV
+                reason = " ".join(str(error).split())
+                again = f"run the chapter {name} at the {self.profile} profile again"
+                raise ValueError(f"{file} is no table ({reason}); {again}") from None
         try:
             committed = book_file(f"results/{name}.csv")
         except FileNotFoundError:
@@ -166,6 +177,9 @@ class Settings:
         return pd.read_csv(committed)
 
     def _file(self, folder: str, name: str) -> Path:
+        _require_place("folder", folder)
+        fits = isinstance(name, str) and re.fullmatch(r"[\w-]+", name, re.ASCII)
+        require(bool(fits), "name", name, "the name of a chapter, such as table1")
         return Path(folder) / f"{name}{'' if self.profile == 'paper' else f'-{self.profile}'}.csv"
 
 
@@ -178,6 +192,8 @@ def refuse_unknown(cells: list[str] | None = None) -> None:
     if cells is None:
         shell = get_ipython()
         cells = shell.user_ns["In"] if shell is not None else []
+    fits = isinstance(cells, list) and all(isinstance(cell, str) for cell in cells)
+    require(fits, "cells", cells, "the code cells so far, a list of texts")
     for parameters, passed in pairwise(cells):
         if passed.startswith("# Parameters\n"):
             known = _assigned(parameters)
@@ -188,8 +204,20 @@ def refuse_unknown(cells: list[str] | None = None) -> None:
 
 
 def _assigned(cell: str) -> set[str]:
-    names = (node for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.Name))
-    return {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    """The names that a cell gives a value to; what it reads, such as `float`, is none of them."""
+    try:
+        nodes = [*ast.walk(ast.parse(cell))]
+    except SyntaxError as error:
+        raise ValueError(f"a cell of parameters is no Python: {error}: {cell!r}") from None
+    names = (node for node in nodes if isinstance(node, ast.Name))
+    return {node.id for node in names if isinstance(node.ctx, ast.Store)}
+
+
+def _require_place(name: str, folder: str) -> None:
+    """Refuse what is no name of a folder, and a URL or a home, which would become one here."""
+    fits = isinstance(folder, str) and folder.isprintable() and folder == folder.strip()
+    fits = fits and "://" not in folder and not folder.startswith("~")
+    require(fits, name, folder, "a folder that can be written")
 
 
 def announce(profile: str, device: str = "auto") -> str:

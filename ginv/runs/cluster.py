@@ -6,13 +6,13 @@ written last: a record that has none yet does not count. One that is damaged is 
 kept aside there and, in time, made again. Dask and fsspec come with the extra `ginv[sweep]`.
 """
 
+import ipaddress
 import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
@@ -101,19 +101,35 @@ def on_workers(
                 yield dict.fromkeys(stack, " ".join(repr(future.exception()).split()))
 
 
+def require_scheduler(address: str) -> None:
+    """Raise ValueError, in one line, for what is no address of a scheduler."""
+    fits = isinstance(address, str) and _is_address(address)
+    require(fits, "scheduler", address, "an address such as tcp://127.0.0.1:8786")
+
+
+def _is_address(text: str) -> bool:
+    found = re.fullmatch(r"(tcp|tls|ws|wss|ucx)://(?:\[(.+)\]|([\w.-]+)):(\d{1,5})", text, re.ASCII)
+    if not found or not 1 <= int(found[4]) < 2**16:
+        return False
+    if found[3]:
+        return all(0 < len(part) < 64 for part in found[3].removesuffix(".").split("."))
+    try:
+        return bool(ipaddress.IPv6Address(found[2]))
+    except ValueError:
+        return False
+
+
 def _connected(scheduler: str) -> Any:
-    """A client of a scheduler, checked."""
-    pattern = r"(tcp|tls|ws|wss|ucx)://(\[[0-9a-fA-F:.]+\]|[\w.-]+):\d{1,5}"
-    fits = isinstance(scheduler, str) and re.fullmatch(pattern, scheduler)
-    require(bool(fits), "scheduler", scheduler, "an address such as tcp://127.0.0.1:8786")
+    """A client of a scheduler."""
     try:
         from distributed import Client  # here, since it is an extra
     except ImportError:
         raise ImportError('a scheduler needs Dask: pip install "ginv[sweep]"') from None
     try:
         client = Client(scheduler, timeout=SECONDS_TO_CONNECT, set_as_default=False)
-    except OSError as error:
-        raise OSError(f"no scheduler at {scheduler}: {' '.join(str(error).split())}") from None
+    except Exception as error:  # each protocol has its own
+        reason = " ".join(str(error).split()) or repr(error)
+        raise OSError(f"no scheduler at {scheduler}: {reason}") from None
     if not client.scheduler_info()["workers"]:
         tqdm.write(f"no workers at {scheduler} yet: waiting for them", file=sys.stderr)
     return client
@@ -121,8 +137,10 @@ def _connected(scheduler: str) -> Any:
 
 def require_remote(url: str) -> None:
     """Raise ValueError for what is no URL and OSError where nothing can be written, in one line."""
-    fits = isinstance(url, str) and "://" in url
-    require(fits, "store", url, "a URL that fsspec knows, such as s3://bucket/runs")
+    fits = isinstance(url, str) and url.isprintable() and url == url.strip()
+    fits = fits and bool(re.fullmatch(r"(\w+::)*(?!file://[^/])[a-z][a-z0-9+.-]+://.+", url))
+    shown = redacted(url, url) if isinstance(url, str) else url
+    require(fits, "store", shown, "a URL that fsspec knows, such as s3://bucket/runs")
     try:
         files, folder = _open(url)
         files.makedirs(folder, exist_ok=True)
@@ -134,8 +152,8 @@ def require_remote(url: str) -> None:
 
 def redacted(text: str, url: str | None) -> str:
     """A text without the name and the password that a URL may have."""
-    secret = urlsplit(url or "").netloc.rpartition("@")[0]
-    for part in (secret, *secret.split(":")):
+    secret = re.search(r"://([^/]*)@", url or "")
+    for part in (secret[1], *secret[1].split(":")) if secret else ():
         if part:
             text = text.replace(part, "***")
     return text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ginv.refuse import require
+from ginv.refuse import require, require_folder
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -21,7 +21,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
-        handle, aside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        handle, aside = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
         os.chmod(aside, mode)
@@ -37,13 +37,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 def require_writable(name: str, path: Path, *inputs: Path) -> None:
     """Refuse what cannot be written as a file, or is one of the inputs; before the work is done."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError):  # too long a name, a NUL in it
+        require(False, name, str(path), "a file that can be written")
     for source in inputs:
         same = path.exists() and source.exists() and path.samefile(source)
         require(not same, name, str(path), "another file than that which is read")
     require(not path.is_dir(), name, str(path), "a file, not a folder")
-    folder = path.absolute().parent
-    there = next(each for each in (folder, *folder.parents) if each.exists())
-    require(os.access(there, os.W_OK), name, str(path), "a file in a folder that can be written")
+    require_folder(f"folder of the {name}", str(path.absolute().parent))
 
 
 @contextmanager

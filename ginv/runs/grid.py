@@ -20,6 +20,7 @@ time, each with the store that its own `GINV_RUNS` names: a folder that they sha
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import product
@@ -34,7 +35,14 @@ from ginv.machine import choose_device
 from ginv.recipe import Run
 from ginv.refuse import require
 from ginv.runs import costs
-from ginv.runs.cluster import Values, on_workers, redacted, require_remote, work
+from ginv.runs.cluster import (
+    Values,
+    on_workers,
+    redacted,
+    require_remote,
+    require_scheduler,
+    work,
+)
 from ginv.runs.files import require_writable, write_whole
 from ginv.runs.strict_yaml import read_yaml
 from ginv.runs.train import LARGEST_STACK, stacks
@@ -46,11 +54,27 @@ MOST_RUNS = 100_000  # of a table of a recipe
 
 @dataclass(frozen=True)
 class Grid:
-    """Runs by the name of their recipe, and the first images of a split, to measure them on."""
+    """Runs by the name of their recipe, and the first images of a split, to measure them on.
+
+    Raises ValueError, in one line, for a value that is not allowed.
+    """
 
     recipes: dict[str, tuple[Run, ...]]
     split: str = "validation"
     images: int = SPLITS["validation"]
+
+    def __post_init__(self) -> None:
+        _require_split(self.split)
+        most = SPLITS[self.split]
+        fits = type(self.images) is int and 1 <= self.images <= most
+        require(fits, "images", self.images, f"1 to {most}")
+        _require_recipes(self.recipes)
+        for name, runs in self.recipes.items():
+            fits = isinstance(runs, list | tuple) and bool(runs)
+            fits = fits and all(isinstance(run, Run) for run in runs)
+            require(fits, f"recipe {name}", runs, "ginv.Run objects in a list, at least one")
+            if twice := [run for run, count in Counter(runs).items() if count > 1]:
+                raise ValueError(f"recipe {name} has a run twice: {twice[0]}")
 
     @property
     def runs(self) -> list[Run]:
@@ -63,6 +87,8 @@ def read_grid(file: str | Path) -> Grid:
 
     Raises ValueError, in one line, for a key or a value that is wrong.
     """
+    fits = isinstance(file, str | Path) and str(file).isprintable()
+    require(fits, "grid", file, "the name of a YAML file")
     content = read_yaml(Path(file))
     fits = isinstance(content, dict) and "recipes" in content
     require(fits, str(file), content, "a table with recipes")
@@ -70,14 +96,23 @@ def read_grid(file: str | Path) -> Grid:
     unknown = [key for key in table if key not in ("recipes", "split", "images")]
     require(not unknown, "key", ", ".join(unknown), "recipes, split, images")
     split = table.get("split", "validation")
-    require(split in [*SPLITS], "split", split, ", ".join(SPLITS))
+    _require_split(split)
     images = table.get("images", SPLITS[split])
-    fits = type(images) is int and 1 <= images <= SPLITS[split]
-    require(fits, "images", images, f"1 to {SPLITS[split]}")
     recipes = table["recipes"]
+    _require_recipes(recipes)
+    return Grid({name: tuple(_runs(name, each)) for name, each in recipes.items()}, split, images)
+
+
+def _require_split(split: object) -> None:
+    require(isinstance(split, str) and split in SPLITS, "split", split, ", ".join(SPLITS))
+
+
+def _require_recipes(recipes: object) -> None:
     fits = isinstance(recipes, dict) and bool(recipes)
     require(fits, "recipes", recipes, "a table of at least one")
-    return Grid({name: tuple(_runs(name, each)) for name, each in recipes.items()}, split, images)
+    for name in recipes:  # type: ignore[attr-defined]
+        fits = isinstance(name, str) and name.isprintable() and bool(name.strip())
+        require(fits, "recipe", name, "a name that can be printed")
 
 
 def _runs(name: str, recipe: object) -> list[Run]:
@@ -85,13 +120,7 @@ def _runs(name: str, recipe: object) -> list[Run]:
     tables: list = recipe if isinstance(recipe, list) else [recipe]
     fits = bool(tables) and all(isinstance(table, dict) for table in tables)
     require(fits, f"recipe {name}", recipe, "a table of fields of ginv.Run, or a list of them")
-    runs: dict[Run, None] = {}
-    for table in tables:
-        for run in _combinations(name, table):
-            if run in runs:
-                raise ValueError(f"recipe {name} has a run twice: {run}")
-            runs[run] = None
-    return [*runs]
+    return [run for table in tables for run in _combinations(name, table)]
 
 
 def _combinations(name: str, table: dict) -> Iterator[Run]:
@@ -126,10 +155,14 @@ def run_grid(
     a store for `ginv.runs.cluster`. Raises Incomplete, with the table of the others, where runs
     failed; ValueError and OSError, in one line, for places that do not fit or do not answer.
     """
-    require(bool(grid.runs), "grid", grid, "at least one run")
+    require(isinstance(grid, Grid), "grid", grid, "a ginv.runs.grid.Grid, such as read_grid gives")
+    if scheduler is not None:
+        require_scheduler(scheduler)
+        _require_some_device(device)
+    away = scheduler is not None and device != "auto"
+    kind = device if away else choose_device(device).type
     if remote is not None:
         require_remote(remote)
-    kind = device if scheduler and device != "auto" else choose_device(device).type
     parts = [part for part, _ in stacks(grid.runs, LARGEST_STACK[kind])]
     # The longest first: the short ones fill the gaps
     parts.sort(key=lambda part: -len(part) * costs.training_operations(part[0]))
@@ -146,6 +179,12 @@ def run_grid(
     if failed:
         raise Incomplete(failed, len(grid.runs), table)
     return table
+
+
+def _require_some_device(device: str) -> None:
+    """One that this machine may lack, and the workers of a scheduler have."""
+    fits = isinstance(device, str) and device in ("auto", *LARGEST_STACK)
+    require(fits, "device", device, "auto, cpu, cuda")
 
 
 def _here(
@@ -192,7 +231,7 @@ def main() -> None:
     given = parser.parse_args()
     failed = None
     try:
-        require(given.device in ("auto", *LARGEST_STACK), "device", given.device, "auto, cpu, cuda")
+        _require_some_device(given.device)
         grid = read_grid(given.grid)
         if given.table:
             require_writable("table", given.table, given.grid)

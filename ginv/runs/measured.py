@@ -41,7 +41,9 @@ def measured(
     progress: bool = True,
 ) -> Measurement:
     """`ginv.measure` of a run on the first images of a split of its data, all without a number."""
-    run, images = trained.run, _checked(split, images)
+    images = _checked(trained, split, images, device)
+    require(isinstance(progress, bool), "progress", progress, "False, True")
+    run = trained.run
 
     def compute() -> store.Stored:
         model, seen = _on_device(trained, split, images, device)
@@ -75,7 +77,7 @@ def robustness(
     sigma_max: its mean over the first 500 of them (Section 4.4). DI_under_drift: DI of blends, 0.7
     of an image and 0.3 of one of the same class of the other data set (Section 4.3).
     """
-    images = _checked(split, images)
+    images = _checked(trained, split, images, device)
 
     def compute() -> store.Stored:
         model, seen = _on_device(trained, split, images, device)
@@ -110,8 +112,13 @@ def named(what: str, trained: TrainedRun, split: str, images: int) -> dict:
     }
 
 
-def _checked(split: str, images: int | None) -> int:
-    require(split in [*SPLITS], "split", split, ", ".join(SPLITS))
+def _checked(trained: TrainedRun, split: str, images: int | None, device: str) -> int:
+    """The number of images; refuses what is wrong with any of these."""
+    fits = isinstance(trained, TrainedRun) and isinstance(trained.run, Run)
+    fits = fits and isinstance(trained.model, nn.Module)
+    require(fits, "trained", trained, "a ginv.TrainedRun, as ginv.train returns it")
+    choose_device(device)
+    require(isinstance(split, str) and split in SPLITS, "split", split, ", ".join(SPLITS))
     images, most = SPLITS[split] if images is None else images, SPLITS[split]
     fits = type(images) is int and 1 <= images <= most
     require(fits, "images", images, f"1 to {most}, or None")

@@ -3,12 +3,15 @@
 `make tune` redoes the search; its table, `nu_sweep.csv`, is what every other run reads its nu from.
 """
 
+import textwrap
 from functools import lru_cache
 from importlib.resources import files
 
 import pandas as pd
 
-from ginv.recipe import Run
+from ginv.machine import choose_device
+from ginv.recipe import REGULARISERS, Run
+from ginv.refuse import require
 from ginv.runs.measured import measured
 from ginv.runs.train import train
 
@@ -26,6 +29,12 @@ def search(forms: list[tuple[str, str]], *, device: str = "auto") -> pd.DataFram
 
     What is next for all of them trains together. Columns of the table: `COLUMNS`.
     """
+    choose_device(device)
+    require(isinstance(forms, list), "forms", forms, "a list of pairs such as ('R4', 'logit')")
+    for form in forms:
+        fits = isinstance(form, tuple) and len(form) == 2 and all(isinstance(n, str) for n in form)
+        require(fits, "form", form, "a group and a regulariser, such as ('R4', 'logit')")
+        Run(form[0], "IR", nu=1.0, regulariser=form[1])  # refuses one that is not there
     rows: list[list] = []
 
     def wanted() -> list[Run]:
@@ -92,11 +101,15 @@ def chosen_nu(group: str, regulariser: str = "logit") -> float:
     The smallest that reaches the target or, where none does, the one that comes nearest. Raises
     ValueError where the table has no such rows.
     """
+    require(isinstance(group, str), "group", group, "the name of a group, such as R4")
+    fits = isinstance(regulariser, str)
+    require(fits, "regulariser", regulariser, ", ".join(REGULARISERS))
     table = read_sweep()
     rows = table[(table.group == group) & (table.regulariser == regulariser)]
     if rows.empty:
         swept = sorted({f"{g} {r}" for g, r in zip(table.group, table.regulariser, strict=True)})
-        raise ValueError(f"no sweep of nu for {group} {regulariser}; swept: {', '.join(swept)}")
+        form = textwrap.shorten(f"{group} {regulariser}", 200)
+        raise ValueError(f"no sweep of nu for {form}; swept: {', '.join(swept)}")
     return smallest_nu(rows) or rows.groupby("nu").SI.mean().idxmax()
 
 

@@ -6,6 +6,7 @@ PyYAML alone reads `NO` as false, `010` as 8 and `1:30` as 90, and keeps the las
 import re
 from collections.abc import Callable, Hashable
 from pathlib import Path
+from typing import ClassVar
 
 import yaml
 
@@ -31,9 +32,17 @@ def read_yaml(file: Path) -> object:
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - PyYAML's way; those of YAML 1.2 follow
+    # PyYAML's way; those of YAML 1.2 follow, and no others: dates, sets and bytes are none of ours
+    yaml_implicit_resolvers: dict = {}  # noqa: RUF012
+    yaml_constructors: ClassVar[dict] = {
+        "tag:yaml.org,2002:str": yaml.SafeLoader.construct_yaml_str,
+        "tag:yaml.org,2002:seq": yaml.SafeLoader.construct_yaml_seq,
+        None: yaml.SafeLoader.construct_undefined,
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.YAMLError(f"what is tagged a map is none{node.start_mark}")
         written = [key for key, _ in node.value]
         seen: set[Hashable] = set()
         for key in written:
@@ -53,16 +62,22 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
 _SCALARS: dict[str, tuple[str, Callable[[str], object]]] = {
     "bool": (r"true|True|TRUE|false|False|FALSE", lambda text: text[0] in "tT"),
     "null": (r"null|Null|NULL|~|", lambda text: None),
-    "int": (r"[-+]?[0-9]+", int),
+    "int": (r"[-+]?[0-9]{1,4000}", int),  # Python reads no more; longer ones are infinite floats
     "float": (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", float),
     "merge": (r"<<", str),
 }
 
 
 def _add(name: str, pattern: str, read: Callable[[str], object]) -> None:
-    tag = f"tag:yaml.org,2002:{name}"
-    _Loader.add_implicit_resolver(tag, re.compile(f"^({pattern})$"), None)
-    _Loader.add_constructor(tag, lambda loader, node: read(node.value))
+    tag, written = f"tag:yaml.org,2002:{name}", re.compile(f"^({pattern})$")
+
+    def construct(_: _Loader, node: yaml.Node) -> object:
+        if not isinstance(node, yaml.ScalarNode) or not written.fullmatch(node.value):
+            raise yaml.YAMLError(f"what is tagged {name} is none{node.start_mark}")
+        return read(node.value)
+
+    _Loader.add_implicit_resolver(tag, written, None)
+    _Loader.add_constructor(tag, construct)
 
 
 for _name, (_pattern, _read) in _SCALARS.items():

@@ -35,10 +35,15 @@ def train(
     the loss or the logits of a run are not finite; ValueError for what is no `Run` or no device,
     OSError where the store cannot be written.
     """
-    require(isinstance(runs, Iterable), "runs", runs, "ginv.Run objects in a list")
-    for run in (wanted := list(runs)):
+    require(isinstance(progress, bool), "progress", progress, "False, True")
+    where = choose_device(device)
+    fits = isinstance(runs, Iterable) and getattr(runs, "ndim", 1) != 0  # no lone number
+    require(fits, "runs", runs, "ginv.Run objects in a list")
+    given: dict[Run, None] = {}
+    for run in runs:
         require(isinstance(run, Run), "run", run, "a ginv.Run")
-    wanted, where = list(dict.fromkeys(wanted)), choose_device(device)
+        given[run] = None
+    wanted = list(given)
     trained = {run: loaded for run in wanted if (loaded := load_run(run))}
     if trained and progress:
         store.say(f"{len(trained)} of {len(wanted)} runs are in the store: loaded, not trained")
