@@ -117,6 +117,7 @@ Markdown(
 # - {doc}`claims`: the ledger.
 # - {doc}`open_choices`: what the paper leaves open, and what each choice does to Table 1.
 # - {doc}`price`: what learned invariance costs, which part of the recipe makes it cost so much, and how far down it goes.
+# - {doc}`your_model`: from a network of your own to a verdict, and what to do about it.
 # - {doc}`performance`: what all this costs, where the time goes and how it grows.
 # - {doc}`scaling`: a sweep of a thousand runs, and what it costs on one machine and on many.
 #

@@ -29,7 +29,6 @@
 #   pixels and in the last layer.
 # - What moves SI and what does not, down to attributions without any numerical error.
 # - Companions of LI and DI, and which of them a network can fool by shrinking its logits.
-# - `ginv.measure` on a network that is not the paper's.
 
 # %% tags=["remove-cell"]
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
@@ -75,7 +74,6 @@ from sklearn.manifold import TSNE
 
 # %%
 import ginv
-from ginv.networks import small_convnet
 from ginv.pages import Settings, refuse_unknown
 from ginv.pages.figures import (
     GROUP_NAMES,
@@ -893,49 +891,9 @@ def share_of_scale(name):
 Markdown("\n".join(share_of_scale(name) for name in settings.groups))
 
 # %% [markdown]
-# ## Any network
+# Nothing above is about perceptrons: {doc}`your_model` measures a residual network on images in colour, with a loader and a
+# group of its own.
 #
-# Nothing above is about perceptrons. `ginv.measure` takes any classifier of images and any group. Here is a small
-# network of three convolutions on other data: the garments of Fashion-MNIST {cite}`xiao2017`, each batch in a random one of
-# four orientations. Convolutions know about translations; about rotations they know nothing.
-
-# %%
-garments = ginv.load_dataset("FashionMNIST")
-convolutional = small_convnet(torch.Generator().manual_seed(0))
-
-# %%
-optimiser = torch.optim.Adam(convolutional.parameters(), lr=2e-3)
-generator = torch.Generator().manual_seed(0)
-for _ in range(400 if profile == "paper" else 80):
-    batch = torch.randint(len(garments.train), (128,), generator=generator)
-    g = torch.randint(rotations.order, (), generator=generator).item()
-    x = rotations.act(g, garments.train.images[batch])
-    loss = F.cross_entropy(convolutional(x), garments.train.labels[batch])
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-
-# %%
-some = garments.test.head(200 if profile == "paper" else 50)
-measured = ginv.measure(convolutional, some.images, some.labels, rotations)
-print(measured)
-
-# %% [markdown]
-# The same image by image, as a pandas table:
-
-# %%
-measured.samples.head().round(3)
-
-# %%
-mean, right = measured.summary, measured.samples.query("accuracy == 100")
-Markdown(
-    f"An accuracy of {mean.accuracy:.1f} % over the orbit, at an SI of "
-    f"{mean.SI:.2f}, where {1 / rotations.order:.2f} is the least possible. "
-    f"Even the {len(right)} of {len(some)} images that it names right in every "
-    f"orientation have an SI of {right.SI.mean():.2f}."
-)
-
-# %% [markdown]
 # ## The numbers of this page
 
 
@@ -957,7 +915,6 @@ numbers = [
     long(floors.rename("SI floor ({})".format)),
     long(fifty.rename("attribution {}, 50 steps".format)),
     long(shrinking.drop(columns="DA", level=1)),
-    long(pd.DataFrame({("R4", "CNN"): measured.summary})),
 ]
 columns = ["group", "method", "seed", "metric", "value"]
 settings.save(pd.concat(numbers)[columns], results, "metrics")

@@ -735,11 +735,10 @@ Markdown(
 # %% [markdown]
 # Whether a network can find its orbits by itself is not answered: here they were put there, once, at the start.
 #
-# ## On your own network
+# ## On a convolutional network
 #
-# The recipe asks `ginv` for three things: the start, the orbit, and the penalty, which over the whole orbit is LI itself (Equation 2). They
-# suit a chain of convolutions and linear layers without normalisation, `model`, and any loader's batch `x`, `y`, from the first step on. Begin
-# with weights of He's size: `torch.nn.init.kaiming_uniform_`.
+# The recipe asks `ginv` for three things: the start, the orbit, and the penalty, which over the whole orbit is LI itself (Equation 2).
+# {doc}`your_model` has it on a residual network in colour, beside the other ways to invariance.
 
 
 # %%
@@ -754,7 +753,7 @@ def recipe_loss(model, acting, x, y, nu):
 
 
 # %% [markdown]
-# Here is the small convolutional network of {doc}`metrics`, on the garments of Fashion-MNIST {cite}`xiao2017`, in
+# Here is a small network of three convolutions with He's weights, on the garments of Fashion-MNIST {cite}`xiao2017`, in
 # the rotations R4. Two of its kernels are 4 wide and not 3: at a stride of 2 only kernels of even width cover an even number
 # of pixels symmetrically, which the start needs to be invariant.
 

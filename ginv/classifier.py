@@ -1,5 +1,6 @@
 """Other people's classifiers and images, as the measures take them."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ BUDGET = 2**30
 # One image's path through a network, in sizes of the image, where it cannot be looked at
 PER_IMAGE = 64
 LOADED = 64  # images of a data set at once
+HALVES = (torch.float16, torch.bfloat16)
+CONTIGUOUS = torch.contiguous_format  # as those that most models are written for, with a view
 
 
 class Classifier(nn.Module):
@@ -30,29 +33,46 @@ class Classifier(nn.Module):
     def __init__(self, model: nn.Module | Callable[[np.ndarray], Any]) -> None:
         super().__init__()
         self.model = model
-        parameters = model.parameters() if isinstance(model, nn.Module) else ()
-        first = next((p for p in parameters if p.is_floating_point()), None)
+        first = next((each for each in _weights(model) if each.is_floating_point()), None)
         self.dtype = None if first is None else first.dtype
         self.device = None if first is None else first.device
 
     def forward(self, images: Tensor) -> Tensor:
         if isinstance(self.model, nn.Module):
-            own = images.to(self.dtype or images.dtype, copy=True)
+            own = images.to(self.dtype or images.dtype).clone(memory_format=CONTIGUOUS)
             return logits_of(self.model(own), len(images))
         output = self.model(images.detach().cpu().numpy().copy())
         if not isinstance(output, Tensor | Mapping | tuple) and not hasattr(output, "logits"):
-            output = torch.as_tensor(np.asarray(output))
+            output = np.asarray(output)
         return logits_of(output, len(images))
 
 
 def as_classifier(model: Any) -> nn.Module:
-    """A `Classifier` of it; an `MLP` as it was built is one, if it has two logits or more."""
-    is_plain = isinstance(model, MLP) and model.is_as_built and model.output.out_features > 1
-    if isinstance(model, Classifier) or is_plain:
+    """A `Classifier` of it; an `MLP` as it was built is one, if it has two logits or more.
+
+    Of a copy where the model itself cannot be differentiated well: in single precision of one of
+    halves, whose slopes may be too small for them; out of inference mode of one made in it.
+    """
+    if isinstance(model, Classifier):
         return model
     fits = isinstance(model, nn.Module) or (callable(model) and not isinstance(model, type))
     require(fits, "model", model, "a torch.nn.Module, or a function of an array")
-    return Classifier(model)
+    if any(each.dtype in HALVES or each.is_inference() for each in _weights(model)):
+        is_half = any(each.dtype in HALVES for each in _weights(model))
+        model = copy.deepcopy(model)
+        model = model.float() if is_half else model
+    is_plain = isinstance(model, MLP) and model.is_as_built and model.output.out_features > 1
+    return model if is_plain else Classifier(model)
+
+
+def model_of(classifier: nn.Module) -> Any:
+    """What a classifier is made of: a module, perhaps a copy, or a function."""
+    return classifier.model if isinstance(classifier, Classifier) else classifier
+
+
+def _weights(model: Any) -> list[Tensor]:
+    """Parameters and buffers of a module, none of a function."""
+    return [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
 
 
 def as_seen_by(model: nn.Module, images: Tensor) -> Tensor:
@@ -64,19 +84,19 @@ def logits_of(output: Any, images: int) -> Tensor:
     """The logits `[n, classes]` in what a model returned for n images."""
     found = getattr(output, "logits", output)
     if isinstance(found, Mapping):
-        tensors = [value for value in found.values() if isinstance(value, Tensor)]
-        found = found["logits"] if "logits" in found else tensors[0] if len(tensors) == 1 else found
+        arrays = [value for value in found.values() if isinstance(value, Tensor | np.ndarray)]
+        found = found["logits"] if "logits" in found else arrays[0] if len(arrays) == 1 else found
     elif isinstance(found, tuple | list) and found:
         found = found[0]
-    if isinstance(found, np.ndarray):
-        found = torch.as_tensor(found)
+    if isinstance(found, np.ndarray) and found.dtype.kind == "f":
+        found = torch.from_numpy(found.astype(np.float64))  # of any width, order and strides
     allowed = f"logits [{images}, classes], floating point"
     fits = isinstance(found, Tensor) and found.is_floating_point()
     if isinstance(output, Mapping) and not fits:
         raise ValueError(f"output of the model has {[*output]}; allowed: {allowed}, as 'logits'")
     require(fits, "output of the model", found, allowed)
-    if found.ndim == 1:
-        found = found[:, None]
+    if found.ndim < 2:  # or none, where one logit of one image was squeezed
+        found = found.reshape(-1, 1)
     fits = found.ndim == 2 and len(found) == images and found.shape[1] > 0
     require(fits, "output of the model", found, allowed)
     found = found.to(torch.promote_types(found.dtype, torch.float32))
@@ -90,27 +110,34 @@ def as_images(images: Any, name: str = "images") -> Tensor:
     kind = str(images.dtype).removeprefix("torch.")
     require(fits, f"type of {name}", kind, "floating point; images.float() keeps the values")
     images = images.detach()
-    images = images.to(torch.promote_types(images.dtype, torch.float32))
+    images = images if images.dtype == torch.float64 else images.float()
     images = images.clone() if images.is_inference() else images
     if not images.isfinite().all():
         raise ValueError(f"the {name} are not finite")
     return images
 
 
-def as_labels(labels: Any, images: int | None = None) -> Tensor:
+def as_labels(labels: Any, images: int | None = None, name: str = "labels") -> Tensor:
     """Labels `[n]`, of whichever kind of integers, as a tensor."""
-    if not isinstance(labels, Tensor):
-        labels = list(labels) if isinstance(labels, bytes | bytearray) else labels
-        array = np.asarray(labels)
-        require(array.dtype.kind in "iub", "labels", labels, "integers, one for each image")
-        labels = torch.as_tensor(array.astype(np.int64))
-    is_whole = not (labels.is_floating_point() or labels.is_complex())
+    found = labels
+    if not isinstance(found, Tensor):
+        found = np.asarray([*found] if isinstance(found, bytes | bytearray) else found)
+        require(found.dtype.kind in "iub", name, labels, "integers, one for each image")
+        found = torch.from_numpy(found.astype(np.int64))
+    is_whole = not (found.is_floating_point() or found.is_complex())
     count = "n" if images is None else images
     allowed = f"a tensor [{count}] of integers from 0, one for each of the images"
-    fits = is_whole and labels.ndim == 1 and len(labels) > 0 and images in (None, len(labels))
-    require(fits and bool(labels.min() >= 0), "labels", labels, allowed)
-    labels = labels.detach().long()
-    return labels.clone() if labels.is_inference() else labels
+    fits = is_whole and found.ndim == 1 and len(found) > 0 and images in (None, len(found))
+    require(fits, name, labels, allowed)
+    found = found.detach().long()
+    require(bool(found.min() >= 0), name, labels, allowed)
+    return found.clone() if found.is_inference() else found
+
+
+def require_classes(labels: Tensor, classes: int, name: str = "labels") -> None:
+    """Refuse labels, from 0, of which there is no logit."""
+    allowed = f"a tensor [{len(labels)}] of integers from 0 to {classes - 1}"
+    require(bool(labels.max() < classes), name, labels, allowed)
 
 
 def batches(data: Any, labels: Any) -> tuple[Iterator[tuple[Tensor, Tensor | None]], int | None]:
@@ -140,11 +167,13 @@ def batches(data: Any, labels: Any) -> tuple[Iterator[tuple[Tensor, Tensor | Non
 def _from_batches(data: Iterable) -> Iterator[tuple[Tensor, Tensor | None]]:
     found = False
     for batch in data:
-        pair = (batch, None) if isinstance(batch, Tensor) else batch
-        fits = isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], Tensor)
+        parts = (batch,) if isinstance(batch, Tensor) else batch
+        fits = isinstance(parts, tuple | list) and len(parts) in (1, 2)
+        fits = fits and isinstance(parts[0], Tensor)
         require(fits, "a batch", batch, "images [n, C, H, W], or a pair of images and labels")
-        images = as_images(pair[0], "images of a batch")
-        yield images, None if pair[1] is None else as_labels(pair[1], len(images))
+        images, labels = (*parts, None)[:2]
+        images = as_images(images, "images of a batch")
+        yield images, None if labels is None else as_labels(labels, len(images))
         found = True
     require(found, "images", data, "one batch at least")
 
@@ -152,7 +181,8 @@ def _from_batches(data: Iterable) -> Iterator[tuple[Tensor, Tensor | None]]:
 def examples_that_fit(model: nn.Module, image: Tensor) -> int:
     """How many images a forward and a backward pass of a classifier can take at once.
 
-    image `[1, C, H, W]`. What a backward pass keeps of one image is counted, in bytes.
+    image `[1, C, H, W]`. What a backward pass keeps of one image is counted, in bytes; a function
+    is not called for it.
     """
     own, kept = image.numel() * image.element_size(), 0
     storages: set[int] = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -165,12 +195,14 @@ def examples_that_fit(model: nn.Module, image: Tensor) -> int:
             kept += storage.nbytes()
         return tensor
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda saved: saved):
-        model(image.detach().requires_grad_())
+    if isinstance(model_of(model), nn.Module):
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda saved: saved):
+            model(image.detach().requires_grad_())
     # As much again for what an operation needs while it runs; maps need some copies of the image
     each = 2 * kept + 16 * own if kept else PER_IMAGE * own
     budget = BUDGET
     if image.is_cuda:
-        free = torch.cuda.mem_get_info(image.device)[0]
-        budget = (free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()) // 2
+        free, cuda = torch.cuda.mem_get_info(image.device)[0], torch.cuda
+        unused = cuda.memory_reserved(image.device) - cuda.memory_allocated(image.device)
+        budget = (free + unused) // 2
     return max(1, budget // each)

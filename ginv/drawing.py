@@ -33,7 +33,7 @@ def draw(seen: dict[str, tuple[Tensor, Tensor, Tensor | None]]) -> Any:
             block[1, 0].set_ylabel("maps,\nturned back")
         for row, images in zip(block, pictures, strict=False):
             for axis, image in zip(row, images, strict=False):
-                axis.imshow(image, interpolation="nearest")
+                axis.imshow(image.numpy(), interpolation="nearest")
                 axis.set(xticks=[], yticks=[])
         _bars(block[len(heights) - 1], logits)
     plt.close(figure)  # a notebook draws what is returned, and would draw it once more
@@ -46,14 +46,14 @@ def picture(images: Tensor, maps: Tensor | None = None) -> Tensor:
     -> `[..., H, W, 3]`, 0 to 1; each map is shown by its size at a pixel, over the largest.
     """
     low, high = images.amin(), images.amax()
-    shown = (images - low) / (high - low).clamp(min=1e-12)
+    shown = ((images - low) / (high - low).clamp(min=1e-12)).float()
     colours = shown[..., :3, :, :] if shown.shape[-3] >= 3 else 1 - shown[..., :1, :, :] / 2
     colours = colours.expand(*colours.shape[:-3], 3, *colours.shape[-2:])
     if maps is not None:
-        size = maps.sum(-3, keepdim=True)
+        size = maps.float().sum(-3, keepdim=True)
         strength = (size / size.amax((-2, -1), keepdim=True).clamp(min=1e-30)).sqrt()
-        red = torch.tensor(RED).view(3, 1, 1)
-        colours = torch.lerp(colours.float().expand(*size.shape[:-3], -1, -1, -1), red, strength)
+        red = size.new_tensor(RED).view(3, 1, 1)
+        colours = torch.lerp(colours.expand(*size.shape[:-3], -1, -1, -1), red, strength)
     return colours.movedim(-3, -1)
 
 
@@ -61,7 +61,7 @@ def _bars(axes: Any, logits: Tensor) -> None:
     """The probabilities of the likeliest classes, for each element."""
     probabilities = logits.softmax(-1)
     classes = probabilities.mean(0).topk(min(CLASSES, logits.shape[-1])).indices.sort().values
-    for axis, predicted in zip(axes, probabilities[:, classes], strict=False):
+    for axis, predicted in zip(axes, probabilities[:, classes].numpy(), strict=False):
         axis.bar(range(len(classes)), predicted, color="#0072B2")
         axis.set(ylim=(0, 1), yticks=[0, 1], xticks=range(len(classes)))
         axis.set_xticklabels(classes.tolist(), fontsize="x-small")

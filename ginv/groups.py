@@ -14,6 +14,7 @@ from itertools import permutations
 import torch
 from torch import Generator, Tensor
 
+from ginv.machine import plain_torch
 from ginv.refuse import require, require_tensor
 
 
@@ -253,6 +254,7 @@ def group_named(name: str) -> Group:
     return reduce(Product, [KINDS[part[1]](int(part[2])) for part in found if part])
 
 
+@plain_torch()
 def check_group(group: Group, shape: tuple[int, ...], *, exact: bool = True) -> float:
     """Prove that a group is one, and that it acts on images `shape`, C, H, W, by moving pixels.
 
@@ -262,15 +264,19 @@ def check_group(group: Group, shape: tuple[int, ...], *, exact: bool = True) -> 
     exact.
     """
     require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
-    fits = isinstance(shape, tuple | list) and len(shape) == 3
-    fits = fits and all(type(size) is int and size > 0 for size in shape)
-    require(fits, "shape", shape, "three integers from 1: channels, height, width")
+    _require_shape(shape)
     _check_products(group)
     if exact:
         _check_pixels(group, tuple(shape))
         return 0.0
     noise = torch.randn(1, *shape, generator=Generator().manual_seed(0), dtype=torch.float32)
     return action_error(group, noise)
+
+
+def _require_shape(shape: tuple[int, ...]) -> None:
+    fits = isinstance(shape, tuple | list) and len(shape) == 3
+    fits = fits and all(type(size) is int and size > 0 for size in shape)
+    require(fits, "shape", shape, "three integers from 1: channels, height, width")
 
 
 def action_error(group: Group, images: Tensor) -> float:
@@ -332,10 +338,11 @@ def _known(group: Group, shape: tuple[int, ...], exact: bool) -> None:
 def check_group_once(group: Group, shape: tuple[int, ...], exact: bool) -> None:
     """`check_group`, of a group that can be recognised only the first time."""
     require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
+    _require_shape(shape)
     if type(group).__hash__ in (object.__hash__, None):
         check_group(group, shape, exact=exact)  # its attributes may have changed since
     else:
-        _known(group, shape, exact)
+        _known(group, tuple(shape), exact)
 
 
 def move_map(group: Group, g: int, x: Tensor, channels: int) -> Tensor:

@@ -26,34 +26,33 @@ class Layers:
     moved by g, as in a network made by `symmetrise`. NaN where this cannot be.
     """
 
-    images: int = 0
-    sums: dict[str, list[float]] = field(default_factory=dict)
+    sums: dict[str, Tensor] = field(default_factory=dict)  # [3], of each module
+    images: dict[str, int] = field(default_factory=dict)  # that it has seen
     kinds: dict[str, str] = field(default_factory=dict)
 
     def __add__(self, other: "Layers") -> "Layers":
-        names = [*self.kinds, *(name for name in other.kinds if name not in self.kinds)]
-        none = [0.0] * len(COLUMNS)
-        pairs = {
-            n: zip(self.sums.get(n, none), other.sums.get(n, none), strict=True) for n in names
-        }
-        sums = {name: [a + b for a, b in pair] for name, pair in pairs.items()}
-        return Layers(self.images + other.images, sums, self.kinds | other.kinds)
+        kinds = self.kinds | other.kinds
+        sums = {n: self.sums.get(n, 0) + other.sums.get(n, 0) for n in kinds}
+        images = {n: self.images.get(n, 0) + other.images.get(n, 0) for n in kinds}
+        return Layers(sums, images, kinds)  # type: ignore[arg-type]
 
     @property
     def table(self) -> pd.DataFrame:
         """A row for each module, in the order in which they run: means over the images."""
-        means = {n: [value / self.images for value in sums] for n, sums in self.sums.items()}
+        means = {name: (sums / self.images[name]).tolist() for name, sums in self.sums.items()}
         table = pd.DataFrame.from_dict(means, orient="index", columns=[*COLUMNS])
         table.insert(0, "kind", [self.kinds[name] for name in means])
         return table.rename_axis("module")
 
 
-def chosen_modules(model: nn.Module, layers: bool | Iterable[str]) -> dict[str, nn.Module]:
+def chosen_modules(model: Any, layers: bool | Iterable[str]) -> dict[str, nn.Module]:
     """The modules whose names are given, all but the model itself where it is True."""
+    if layers is False:
+        return {}
+    require(isinstance(model, nn.Module), "layers", layers, "False, of a function")
+    require(isinstance(layers, Iterable) or layers is True, "layers", layers, "True, False, names")
     modules = {name: module for name, module in model.named_modules() if name}
-    if isinstance(layers, bool):
-        return modules if layers else {}
-    names = [layers] if isinstance(layers, str) else [*layers]
+    names = modules if layers is True else [layers] if isinstance(layers, str) else [*layers]  # type: ignore
     for name in names:
         require(name in modules, "layers", name, f"True, or names of {', '.join(modules)}")
     return {name: modules[name] for name in names}
@@ -75,8 +74,8 @@ def watching(
         while name in seen:  # the same module once more
             name += "'"
         values = output.detach().unflatten(0, (group.order, len(images)))
-        sums = [v.sum().item() for v in relative_variances(values, group, images.shape[1])]
-        seen[name] = Layers(len(images), {name: sums}, {name: type(module).__name__})
+        sums = torch.stack(relative_variances(values, group, images.shape[1])).sum(1).cpu()
+        seen[name] = Layers({name: sums}, {name: len(images)}, {name: type(module).__name__})
 
     with ExitStack() as stack:
         for name, module in modules.items():

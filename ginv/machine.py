@@ -78,9 +78,12 @@ def evaluating(model: Any) -> Iterator[None]:
         yield
         return
     with _SWITCHING:
-        count, modes = _EVALUATING.get(model, (0, {m: m.training for m in model.modules()}))
+        # One that TorchScript has frozen has no mode
+        modes = {m: m.training for m in model.modules() if hasattr(m, "training")}
+        count, modes = _EVALUATING.get(model, (0, modes))
         _EVALUATING[model] = count + 1, modes
-        model.eval()
+        if any(modes.values()):
+            model.eval()
     try:
         yield
     finally:

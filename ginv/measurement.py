@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ginv.classifier import as_classifier, as_seen_by, batches
+from ginv.classifier import as_classifier, as_seen_by, batches, model_of, require_classes
 from ginv.groups import Group, action_error, check_group_once
 from ginv.layers import Layers, chosen_modules, watching
 from ginv.machine import evaluating, plain_torch
@@ -87,7 +87,7 @@ class Measurement:
     (over pairs of different elements); the `COMPANIONS` relative_LI, JS and flip_rate; logit_norm,
     the root mean square over the orbit of the norm of the logits less their mean over classes.
     `maps` `[n, G, C, H, W]` are the saliency maps, turned back, if they were to be kept. Two of
-    different images can be added: `a + b` is what measuring all at once gives.
+    different images, measured alike, can be added: `a + b` is what measuring all at once gives.
     """
 
     samples: pd.DataFrame
@@ -98,12 +98,14 @@ class Measurement:
     examples: list[Example] = field(default_factory=list)
     maps: Tensor | None = None
     action_error: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __add__(self, other: "Measurement") -> "Measurement":
         if not isinstance(other, Measurement):
             return NotImplemented
-        columns, others = ([*m.samples, m.order, m.distinct] for m in (self, other))
-        require(others == columns, "what was measured", others, f"{columns}, as of the other")
+        for name, value in self._alike().items():
+            theirs = other._alike().get(name)
+            require(theirs == value, f"{name} of what is added", theirs, str(value))
         moved = [replace(e, row=e.row + len(self.samples)) for e in other.examples]
         are_kept = self.maps is not None and other.maps is not None
         maps = torch.cat([self.maps, other.maps]) if are_kept else None  # type: ignore[list-item]
@@ -116,7 +118,20 @@ class Measurement:
             _to_show([*self.examples, *moved]) if self.examples or moved else [],
             maps,
             max(self.action_error, other.action_error),
+            self.options,
         )
+
+    def _alike(self) -> dict[str, Any]:
+        """What measurements that are added must have in common."""
+        mean_map = self.totals.mean_map
+        return {
+            "columns": [*self.samples],
+            "elements": self.order,
+            "distinct": self.distinct,
+            "classes": len(self.totals.mean_logits),
+            "pixels": 0 if mean_map is None else len(mean_map),
+            **self.options,
+        }
 
     @property
     def sample_variance(self) -> float:
@@ -176,6 +191,8 @@ class Measurement:
         """Draw a typical image and the worst: orbits, maps, predictions. A matplotlib figure."""
         from ginv.drawing import draw
 
+        if not self.examples:
+            raise ValueError("no image was kept to be shown; measure anew")
         worst, *others = self.examples
         scores = self.samples.SI if "SI" in self.samples else -self.samples.DI
         typical = min(others or [worst], key=lambda each: abs(each.score - scores.median()))
@@ -186,7 +203,7 @@ class Measurement:
 
     def __repr__(self) -> str:
         text = f"{len(self.samples):,} images\n{self.summary.round(4).to_string()}"
-        if "SI" not in self.samples:
+        if "SI" not in self.samples or math.isnan(self.SI_floor):
             return text
         alone = 0 if self.distinct else 1 / self.order
         floor = (
@@ -225,8 +242,7 @@ def measure(
     or any iterable of such batches, which are measured as they come. The defaults are the paper's.
 
     model: anything that `ginv.classifier.Classifier` takes. It is looked at in evaluation mode, on
-    its own device and in its own precision, and left as it was; halves are measured in single
-    precision.
+    its own device and in its own precision, halves in single precision, and left as it was.
 
     - saliency: False leaves the maps out, and with them SI. Then a model may be any function of
       NumPy arrays, and each orientation costs one forward pass.
@@ -253,18 +269,19 @@ def measure(
     require(isinstance(saliency, bool), "saliency", saliency, "True, False")
     allowed = "a torch.nn.Module, or, with saliency=False, a function of an array"
     require(isinstance(model, nn.Module) or not saliency, "model", model, allowed)
-    require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
     assert group is not None
     asked = _Asked(group, target, distinct, batch_size, exact, keep_maps)
     maps = _Maps(attribute, steps, baseline, threshold, sigma) if saliency else None
-    modules = chosen_modules(model, layers) if isinstance(model, nn.Module) else {}
-    data, count = batches(images, labels)
-    measuring = _Measuring(as_classifier(model), asked, maps, modules)
-    bar = tqdm(total=count, desc="measure", unit="image", disable=not progress, leave=False)
-    with plain_torch(), evaluating(model), bar:
-        for batch in data:
-            for some in measuring.parts(*batch):
-                bar.update(measuring.add(*some))
+    with plain_torch(), evaluating(model):
+        classifier = as_classifier(model)
+        watched = chosen_modules(model_of(classifier), layers)
+        measuring = _Measuring(classifier, asked, maps, watched)
+        data, count = batches(images, labels)
+        bar = tqdm(total=count, desc="measure", unit="image", disable=not progress, leave=False)
+        with bar:
+            for batch in data:
+                for some in measuring.parts(*batch):
+                    bar.update(measuring.add(*some))
     return measuring.result()
 
 
@@ -290,6 +307,10 @@ class _Asked:
                 f"distinct pairs need a group of 2 or more elements, got {group.order}"
             )
 
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"group": self.group.name, "target": self.target}
+
 
 @dataclass(frozen=True)
 class _Maps:
@@ -301,17 +322,20 @@ class _Maps:
     threshold: float
     sigma: float
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What maps that are compared must have in common; a baseline as it is printed."""
+        chosen = {name: getattr(self, name) for name in ("steps", "threshold", "sigma")}
+        baseline = " ".join(str(0 if self.baseline is None else self.baseline).split())
+        return chosen | {"baseline": baseline, "attribute": self.attribute is not None}
+
     def of(
         self, model: nn.Module, images: Tensor, targets: Tensor, group: Group, size: int
     ) -> Tensor:
         """The maps of an orbit, turned back `[G, n, C, H, W]`, `size` examples at once."""
-
-        def in_parts(model: nn.Module, rows: Tensor, targets: Tensor) -> Tensor:
-            pairs = zip(rows.split(size), targets.split(size), strict=True)
-            return torch.cat([self.attribute(model, *pair) for pair in pairs])  # type: ignore
-
-        attribute = in_parts if self.attribute else self._integrated(images, group, size)
-        options = dict(threshold=self.threshold, sigma=self.sigma)
+        attribute = self.attribute or self._integrated(images, group, size)
+        options: dict[str, Any] = dict(threshold=self.threshold, sigma=self.sigma)
+        options["batch_size"] = size if self.attribute else None  # which goes along the paths
         return orbit_maps(model, images, targets, group, attribute=attribute, **options)
 
     def _integrated(self, images: Tensor, group: Group, size: int) -> Callable:
@@ -322,8 +346,9 @@ class _Maps:
             baseline = orbit.flatten(0, 1)
         return partial(integrated_gradients, steps=self.steps, baseline=baseline, batch_size=size)
 
-    def warn_of_baseline(self, images: Tensor) -> None:
-        """Where nobody chose 0, and it is neither the darkest pixel nor near the mean."""
+    def check_baseline(self, images: Tensor) -> None:
+        """Warn where nobody chose 0, and it is neither the darkest pixel nor near the mean."""
+        as_baseline(0.0 if self.baseline is None else self.baseline, images[:1])
         mean, deviation = images.mean().item(), images.std(correction=0).item()
         is_empty = images.amin().item() == 0 or abs(mean) <= deviation
         if self.baseline is None and self.attribute is None and not is_empty:
@@ -343,6 +368,9 @@ class _Measuring:
     maps: _Maps | None
     modules: dict[str, nn.Module]
     size: int = 0  # how many examples go through the model at once
+    shape: list[int] = field(default_factory=list)  # of an image
+    is_told: bool = False  # whether there are labels
+    labels: Tensor | None = None  # of the batch
     columns: dict[str, array] = field(default_factory=dict)
     totals: Totals | None = None
     layers: Layers = field(default_factory=Layers)
@@ -356,25 +384,28 @@ class _Measuring:
         """Images of a batch in parts that fit into memory, on the device of the model."""
         if not self.size:
             self._start(images, labels)
+        shape = list(images.shape[1:])
+        allowed = f"[n, {str(self.shape)[1:-1]}], as those before"
+        require(shape == self.shape, "images of a batch", images, allowed)
+        allowed = "labels for all batches, or for none"
+        require((labels is not None) == self.is_told, "labels of a batch", labels, allowed)
+        self.labels = labels
         count = max(1, min(MOST_IMAGES, self.size // self.asked.group.order))
         for start in range(0, len(images), count):
             rows = slice(start, start + count)
             yield as_seen_by(self.model, images[rows]), None if labels is None else labels[rows]
 
     def _start(self, images: Tensor, labels: Tensor | None) -> None:
-        asked, shape = self.asked, tuple(images.shape[1:])
-        check_group_once(asked.group, shape, asked.exact)
+        asked = self.asked
+        self.shape, self.is_told = list(images.shape[1:]), labels is not None
+        check_group_once(asked.group, tuple(self.shape), asked.exact)
         if not asked.exact:
             self.action_error = action_error(asked.group, images[:MOST_IMAGES])
-        is_told = labels is not None or self.maps is None or asked.target == "prediction"
-        require(is_told, "labels", labels, "one for each image, or target='prediction'")
+        fits = self.is_told or self.maps is None or asked.target == "prediction"
+        require(fits, "labels", labels, "one for each image, or target='prediction'")
         if self.maps is not None:
-            self.maps.warn_of_baseline(images)
-        first = as_seen_by(self.model, images[:1])
-        self.size = passes(asked.batch_size, self.model, first)
-        if labels is not None:  # all at once, and not when their turn comes
-            with torch.no_grad():
-                accuracy(self.model(first).expand(1, len(labels), -1), labels)
+            self.maps.check_baseline(images)
+        self.size = passes(asked.batch_size, self.model, as_seen_by(self.model, images[:1]))
 
     def add(self, images: Tensor, labels: Tensor | None) -> int:
         """Measure some images `[n, C, H, W]`; returns n."""
@@ -382,6 +413,8 @@ class _Measuring:
         with watching(self.modules, group, images) as seen:
             whole = None if self.modules else self.size
             logits = orbit_logits(self.model, images, group, batch_size=whole).double()
+        if self.labels is not None:  # those whose turn comes later, too
+            require_classes(self.labels, logits.shape[-1])
         columns, totals = _of_logits(logits, labels, self.asked.distinct)
         maps = None
         if self.maps is not None:
@@ -429,6 +462,7 @@ class _Measuring:
             self.examples,
             torch.cat(self.kept) if self.kept else None,
             self.action_error,
+            self.asked.options | (self.maps.options if self.maps else {}),
         )
 
 

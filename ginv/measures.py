@@ -14,12 +14,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ginv.classifier import BUDGET, as_classifier, as_images, as_labels, as_seen_by
+from ginv.classifier import (
+    BUDGET,
+    as_classifier,
+    as_images,
+    as_labels,
+    as_seen_by,
+    require_classes,
+)
 from ginv.groups import Group
+from ginv.machine import plain_torch
 from ginv.refuse import require, require_tensor
 from ginv.saliency import SIGMA, THRESHOLD, integrated_gradients, passes, saliency_map
 
 
+@plain_torch()
 def orbit_logits(
     model: nn.Module | Callable, images: Tensor, group: Group, *, batch_size: int | None = None
 ) -> Tensor:
@@ -35,6 +44,7 @@ def orbit_logits(
     return torch.cat(parts).unflatten(0, orbit.shape[:2])
 
 
+@plain_torch()
 def orbit_maps(
     model: nn.Module,
     images: Tensor,
@@ -44,30 +54,32 @@ def orbit_maps(
     attribute: Callable[[nn.Module, Tensor, Tensor], Tensor] = integrated_gradients,
     threshold: float = THRESHOLD,
     sigma: float = SIGMA,
+    batch_size: int | None = None,
 ) -> Tensor:
     """The saliency maps of all gx, turned back: g^-1 m_f(gx).
 
     images `[n, C, H, W]`, labels `[n]` -> `[G, n, C, H, W]`. attribute: another attribution, called
-    with the model, images `[G * n, C, H, W]` and labels `[G * n]`.
+    with the model, images `[m, C, H, W]` and labels `[m]`; m is G * n, or batch_size at most.
     """
     model = as_classifier(model)
     orbit = group.orbit(as_seen_by(model, as_images(images)))
     targets = as_labels(labels, len(images)).to(orbit.device).repeat(group.order)
-    found = attribute(model, orbit.flatten(0, 1), targets)
-    fits = isinstance(found, Tensor) and found.shape == orbit.flatten(0, 1).shape
-    allowed = f"a tensor {list(orbit.flatten(0, 1).shape)}, as the images"
-    require(fits, "what attribute returned", found, allowed)
-    found = found.detach().to(torch.promote_types(found.dtype, torch.float32))
-    maps = saliency_map(found.unflatten(0, orbit.shape[:2]), threshold=threshold, sigma=sigma)
-    return group.align(maps)
+    size, parts = batch_size or len(targets), []
+    for rows, chosen in zip(orbit.flatten(0, 1).split(size), targets.split(size), strict=True):
+        found = attribute(model, rows, chosen)
+        fits = isinstance(found, Tensor) and found.shape == rows.shape
+        allowed = f"a tensor {list(rows.shape)}, as the images"
+        require(fits, "what attribute returned", found, allowed)
+        parts.append(found.detach().to(torch.promote_types(found.dtype, torch.float32)))
+    found = torch.cat(parts).unflatten(0, orbit.shape[:2])
+    return group.align(saliency_map(found, threshold=threshold, sigma=sigma))
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """Per cent of the orbit classified as the label: logits `[G, n, C]`, labels `[n]` -> `[n]`."""
     logits = _checked(logits)
     labels, classes = as_labels(labels, logits.shape[1]).to(logits.device), logits.shape[2]
-    fits = bool(labels.max() < classes)
-    require(fits, "labels", labels, f"a tensor [{len(labels)}] of integers from 0 to {classes - 1}")
+    require_classes(labels, classes)
     return 100 * (logits.argmax(-1) == labels).float().mean(0)
 
 
@@ -141,6 +153,7 @@ def flip_rate(logits: Tensor) -> Tensor:
     return 1 - share.square().sum(-1)
 
 
+@plain_torch()
 def jacobian(model: nn.Module, images: Tensor) -> Tensor:
     """J = df/dx of a classifier that treats the images of a batch apart (Section 4.4).
 
@@ -154,14 +167,16 @@ def jacobian(model: nn.Module, images: Tensor) -> Tensor:
     return torch.stack(rows, 1).flatten(2)
 
 
+@plain_torch()
 def largest_singular_value(model: nn.Module, images: Tensor) -> Tensor:
     """sigma_max(J) at each image: `[n, C, H, W]` -> `[n]` (Section 4.4).
 
     Exact: the square root of the largest eigenvalue of the small matrix J J', `[classes, classes]`.
     """
-    model, images = as_classifier(model), as_images(images)
+    model = as_classifier(model)
+    images = as_seen_by(model, as_images(images))
     with torch.no_grad():
-        classes = model(as_seen_by(model, images[:1])).shape[1]
+        classes = model(images[:1]).shape[1]
     fits = BUDGET // (4 * classes * images[0].nbytes)  # of J, a copy and what made them
     squared = []
     for part in images.split(max(1, min(512, fits, passes("auto", model, images[:1])))):

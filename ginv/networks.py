@@ -108,7 +108,7 @@ class MLP(nn.Module):
     @property
     def starts_linear(self) -> bool:
         """Whether features(ax) - features(0) is a (features(x) - features(0)) for every a >= 0."""
-        return getattr(self.features[1], "pooling", None) != "mean after ReLU"
+        return getattr(self.features[1], "pooling", None) in (None, "max", "mean")
 
     @property
     def is_as_built(self) -> bool:

@@ -12,8 +12,9 @@ from ginv.classifier import (
     as_labels,
     as_seen_by,
     examples_that_fit,
+    require_classes,
 )
-from ginv.machine import threads_of_one_core
+from ginv.machine import plain_torch, threads_of_one_core
 from ginv.networks import MLP
 from ginv.refuse import require, require_tensor
 
@@ -23,6 +24,7 @@ THRESHOLD = 0.9
 SIGMA = 1.0
 
 
+@plain_torch()
 def integrated_gradients(
     model: nn.Module,
     images: Tensor,
@@ -42,12 +44,15 @@ def integrated_gradients(
     what is none of this.
     """
     require(type(steps) is int and steps > 0, "steps", steps, "integers from 1")
+    images = as_images(images)
+    dtype = images.dtype
     model, images, targets = _boundary(model, images, targets)
     baseline = as_baseline(baseline, images)
     one_value = not isinstance(baseline, Tensor) or baseline.numel() == 1
     if isinstance(model, MLP) and one_value and model.starts_linear:
         parts = zip(images.split(1024), targets.split(1024), strict=True)
-        return torch.cat([_integrate_mlp(model, *part, steps, float(baseline)) for part in parts])
+        found = [_integrate_mlp(model, *part, steps, float(baseline)) for part in parts]
+        return torch.cat(found).to(dtype)
     from captum.attr import IntegratedGradients
 
     method, size = IntegratedGradients(model), passes(batch_size, model, images[:1])
@@ -59,9 +64,10 @@ def integrated_gradients(
         )
         for i in rows
     ]
-    return torch.cat(found).to(images.dtype)
+    return torch.cat(found).to(dtype)
 
 
+@plain_torch()
 def gradients(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """The slopes of the target logits: images `[n, C, H, W]`, targets `[n]` -> `[n, C, H, W]`."""
     model, images, targets = _boundary(model, images, targets)
@@ -75,16 +81,17 @@ def _boundary(
     model: nn.Module, images: Tensor, targets: Tensor
 ) -> tuple[nn.Module, Tensor, Tensor]:
     """A classifier, images that it can see and targets among its classes, or a refusal."""
-    model, images, targets = (
-        as_classifier(model),
-        as_images(images),
-        as_labels(targets, len(images)),
-    )
-    images = as_seen_by(model, images)
-    with torch.no_grad():
-        classes = model(images[:1]).shape[1]
-    allowed = f"a tensor [{len(images)}] of integers from 0 to {classes - 1}"
-    require(bool(targets.max() < classes), "targets", targets, allowed)
+    model = as_classifier(model)
+    images = as_seen_by(model, as_images(images))
+    targets = as_labels(targets, len(images), "targets")
+    x = images[:1].detach().requires_grad_()
+    logits = model(x)
+    slope = None
+    if logits.requires_grad:
+        (slope,) = torch.autograd.grad(logits.sum(), x, allow_unused=True)
+    if slope is None:
+        raise ValueError("the logits have no slope in the images; saliency=False measures the rest")
+    require_classes(targets, logits.shape[1], "targets")
     return model, images, targets.to(images.device)
 
 

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from ginv.classifier import as_classifier, as_images, logits_of
+from ginv.classifier import as_classifier, as_images, as_seen_by, logits_of, model_of
 from ginv.data import IMAGE_SHAPE
 from ginv.groups import Group, check_group_once, move_map, moved_units
-from ginv.layers import COLUMNS, watching
+from ginv.layers import watching
 from ginv.machine import evaluating, plain_torch
 from ginv.measures import orbit_logits, relative_logit_invariance
 from ginv.refuse import require
+from ginv.saliency import passes
 
 # What has a number, or a few, for each channel
 PER_CHANNEL = (
@@ -41,6 +42,7 @@ class Averaged(nn.Module):
         return logits_of(self.model(rows), len(rows)).unflatten(0, (-1, len(x))).mean(0)
 
 
+@plain_torch()
 def assert_invariant(
     model: nn.Module | Callable,
     images: Tensor,
@@ -60,8 +62,10 @@ def assert_invariant(
         require(isinstance(value, int | float) and value >= 0, name, value, "numbers from 0")
     images = as_images(images)
     check_group_once(group, tuple(images.shape[1:]), exact=True)
-    with plain_torch(), evaluating(model):
-        logits = orbit_logits(model, images, group).double()
+    with evaluating(model):
+        classifier = as_classifier(model)
+        size = passes("auto", classifier, as_seen_by(classifier, images[:1]))
+        logits = orbit_logits(classifier, images, group, batch_size=size).double()
     errors = (logits - logits[0]).abs().amax(-1)  # [G, n]
     tolerances = atol + rtol * logits[0].abs().amax(-1)
     if not (errors <= tolerances).all():  # nor where one is no number
@@ -74,6 +78,7 @@ def assert_invariant(
         )
 
 
+@plain_torch()
 def symmetrise(
     model: nn.Module, group: Group, input_shape: tuple[int, ...] = (1, *IMAGE_SHAPE)
 ) -> nn.Module:
@@ -98,13 +103,13 @@ def symmetrise(
     """
     require(isinstance(model, nn.Module), "model", model, "a torch.nn.Module")
     require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
-    check_group_once(group, tuple(input_shape), exact=True)
+    check_group_once(group, input_shape, exact=True)
     changes = _changes(model, group, input_shape)
     before = [(tensor, tensor.detach().clone()) for tensor, _ in changes]
     try:
         _copy(changes)
         _check(model, group, input_shape)
-    except Exception:
+    except BaseException:
         _copy(before)
         raise
     if any(
@@ -112,7 +117,7 @@ def symmetrise(
     ):
         warnings.warn(
             "dropout takes out the units of an orbit one by one: in training the symmetry is lost",
-            stacklevel=2,
+            stacklevel=3,  # above plain_torch
         )
     return model
 
@@ -131,17 +136,20 @@ def _changes(
     weighed = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     changes: list[tuple[Tensor, Tensor]] = []
     channels = input_shape[0]
-    for layer in model.modules():
+    for name, layer in model.named_modules():
         own = [*layer.named_parameters(recurse=False)]
         if isinstance(layer, PER_CHANNEL):
             changes += _means(layer, group)
         elif own:
-            names = {name for name, _ in own}
+            names = {parameter for parameter, _ in own}
             fits = layer in weighed and names <= {"weight", "bias"} and "weight" in names
-            require(fits, "layer", layer, f"{TAKEN}, their weights as they are")
+            require(fits, f"layer {name}", layer, f"{TAKEN}, their weights as they are")
             first, last = layer is weighed[0], layer is weighed[-1]
             weight = _over_pixels(layer, channels, input_shape if first else None)
-            changes += _symmetric(layer, weight, group, input_shape[0], first, last)
+            try:
+                changes += _symmetric(layer, weight, group, input_shape[0], first, last)
+            except ValueError as error:  # the group cannot act on its kernel
+                raise ValueError(f"layer {name} ({type(layer).__name__}): {error}") from None
             channels = len(weight)
     return changes
 
@@ -217,20 +225,26 @@ def _orbits_of(layer: nn.Module, group: Group, weight: Tensor) -> tuple[int, int
 @torch.no_grad()
 def _check(model: nn.Module, group: Group, input_shape: tuple[int, ...]) -> None:
     """Look at two random images in all orientations."""
-    classifier = as_classifier(model)
     images = torch.randn(2, *input_shape, generator=Generator().manual_seed(0), dtype=torch.float32)
-    modules = {name: layer for name, layer in model.named_modules() if not [*layer.children()]}
-    kind = next(model.parameters()).dtype
-    room = max(1e-9, (8 * torch.finfo(kind).eps) ** 2)  # of rounding
-    with plain_torch(), evaluating(model), watching(modules, group, images) as seen:
-        logits = orbit_logits(classifier, images, group)
+    kinds = [each.dtype for each in model.parameters() if each.is_floating_point()]
+    room = max([1e-9, *((8 * torch.finfo(kind).eps) ** 2 for kind in kinds)])  # of rounding
+    with evaluating(model):
+        classifier = as_classifier(model)
+        modules = {
+            n: each for n, each in model_of(classifier).named_modules() if not [*each.children()]
+        }
+        with watching(modules, group, images) as seen:
+            logits = orbit_logits(classifier, images, group)
     if relative_logit_invariance(logits).max() <= room:
         return
     name = "the output"
     for layer, found in seen.items():
-        row = found.table.loc[layer]
-        if row[[*COLUMNS]].min() > room and row.kind not in ("Flatten", "Identity"):
-            name = f"layer {layer} ({row.kind})"
+        as_it_is, turned, both = found.sums[layer].tolist()
+        # A vector of pixels, as after Flatten, need not move as units do
+        module = modules[layer.rstrip("'")]
+        is_vector = math.isnan(turned) and not [*module.parameters()]
+        if not (is_vector or as_it_is <= room or turned <= room or both <= room):
+            name = f"layer {layer} ({found.kinds[layer]})"
             break
     size = " x ".join(map(str, input_shape))
     raise ValueError(

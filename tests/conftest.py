@@ -4,6 +4,8 @@ import hypothesis
 import pytest
 import torch
 
+from ginv.machine import threads_kept
+
 # The same examples in every run, and no file of them
 hypothesis.settings.register_profile(
     "fixed", derandomize=True, database=None, deadline=None, max_examples=60
@@ -25,6 +27,14 @@ def empty_store(tmp_path, monkeypatch):
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def one_thread():
+    """For tiny networks: more threads are no faster, and on a busy machine far slower."""
+    with threads_kept():
+        torch.set_num_threads(1)
+        yield
 
 
 @pytest.fixture(scope="module")

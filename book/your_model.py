@@ -1,0 +1,403 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Your own model
+#
+# You have a classifier, and images that may come in any orientation. You trained it on turned and flipped copies, and it
+# names most of them right. Is it invariant, or does it only look so? This page takes a small residual network with three colour
+# channels, as yours might be, from a first measurement to a verdict, and then asks what can be done about it.
+
+# %% tags=["remove-cell"]
+# A notebook that is opened alone, as on Colab, fetches the book that it belongs to
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+# written by `make publish-url`
+address, tag = "", "v0.1.0"
+
+if find_spec("ginv") is None:
+    clone = Path("ginv-book").resolve()
+    if not (address or clone.is_dir()):
+        raise ImportError("ginv is in no public place yet: pip install -e '.[book]' in a clone")
+    if not clone.is_dir():
+        print(f"Fetching the book with its data, {address} {tag}")
+        git = ["git", "clone", "-q", "--depth", "1", "--branch", tag, address, clone]
+        subprocess.run(git, check=True)
+    sys.path.insert(0, str(clone))
+    subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
+
+# %% tags=["parameters", "hide-input"]
+profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
+device = "auto"  # "auto", "cpu" or "cuda"
+results = "results"  # folder for the numbers of this page
+
+# %% tags=["hide-input"]
+import copy
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import ginv
+from ginv.machine import choose_device
+from ginv.pages import Settings, refuse_unknown
+from ginv.pages.figures import show_table, use_style
+
+refuse_unknown()  # a parameter by a wrong name
+settings = Settings(profile, device=device, results=results)
+use_style()
+where = choose_device(device)
+steps = 600 if profile == "paper" else 8  # of each training
+
+# %% [markdown]
+# ## A network that is not ours
+#
+# The folded cells stand in for your project. The images are garments of Fashion-MNIST {cite}`xiao2017`, 33 pixels wide, each in a
+# colour of its own. They come from a `DataLoader`, as yours do.
+
+
+# %% tags=["hide-input"]
+def coloured(split, seed):
+    generator = torch.Generator().manual_seed(seed)
+    tints = torch.rand(len(split), 3, 1, 1, generator=generator) * 0.6 + 0.4
+    grey = (split.images * garments.std + garments.mean)[..., 1:-2, 1:-2]
+    return TensorDataset((grey * tints).to(where), split.labels.to(where))
+
+
+garments = ginv.load_dataset("FashionMNIST")
+train = coloured(garments.train, 0)
+test = coloured(garments.validation.head(1000 if profile == "paper" else 60), 1)
+
+# %% [markdown]
+# The network has residual blocks with batch normalisation. `torchvision.models.resnet18(num_classes=9)`, or one of timm's,
+# goes in its place: nothing below knows what is inside.
+
+
+# %% tags=["hide-input"]
+class Block(nn.Module):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        options = dict(padding=1, bias=False)
+        self.first = nn.Conv2d(inputs, outputs, 3, stride=2, **options)
+        self.second = nn.Conv2d(outputs, outputs, 3, **options)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(outputs) for _ in range(2))
+        self.skip = nn.Conv2d(inputs, outputs, 1, stride=2, bias=False)
+
+    def forward(self, x):
+        y = self.norms[0](self.first(x)).relu()
+        return (self.norms[1](self.second(y)) + self.skip(x)).relu()
+
+
+# %% tags=["hide-input"]
+def network():
+    torch.manual_seed(0)
+    blocks = [Block(3, 16), Block(16, 32), Block(32, 64)]
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 9)
+    return nn.Sequential(*blocks, *pooled).to(where)
+
+
+# %% [markdown]
+# The group says what should not matter: here the rotations by quarter turns and the mirror images, which together are the
+# dihedral group D4, eight orientations of each image. Its letter and number are all that `ginv` needs.
+
+# %%
+d4 = ginv.group_named("D4")
+
+
+def augmented(model, x, y):
+    """The loss for each image in an orientation of its own."""
+    chosen = torch.randint(d4.order, (len(x),))
+    return F.cross_entropy(model(d4.orbit(x)[chosen, torch.arange(len(x))]), y)
+
+
+# %% tags=["hide-input"]
+def fit(model, loss, batch_size):
+    torch.manual_seed(0)
+    optimiser = torch.optim.Adam(model.parameters(), 5e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    batches = torch.randint(len(train), (steps, batch_size))
+    for batch in batches:
+        optimiser.zero_grad()
+        loss(model, *train[batch]).backward()
+        optimiser.step()
+        schedule.step()
+    return model
+
+
+model = fit(network(), augmented, batch_size=128)
+
+# %% [markdown]
+# ## Three lines to a verdict
+#
+# In an environment of your own, `pip install .` in a clone of this project is all there is to install. Then: a model, a
+# loader, a group. Attributions cost a forward and a backward pass for each of their steps, so we look at a hundred images
+# and take 16 steps where the paper has 50.
+
+# %%
+few = DataLoader(TensorDataset(*test[:100]), batch_size=50)
+measured = ginv.measure(model, few, d4, steps=16)
+measured
+
+# %% [markdown]
+# Before the numbers, look. Above: an image that is typical of the hundred in its SI, in its eight orientations; where the network
+# looks, turned back to the first of them; and what it predicts. Below, the same for the worst.
+
+# %% {"mystnb": {"figure": {"caption": "What the network makes of eight orientations. Red is where the saliency map of an orientation is large, turned back so that all eight can be compared; the bars are the predicted probabilities. An invariant network would have eight equal maps and eight equal distributions in a row.", "name": "fig-your-model"}, "image": {"alt": "Two garments in eight orientations each, with saliency maps turned back and predicted distributions"}}}
+figure = measured.show()
+figure.set_size_inches(10, 6.5)
+figure
+
+# %% [markdown]
+# ## What the numbers say
+#
+# - `accuracy` is taken over all orientations, in per cent. It says nothing of invariance: a network may be wrong in the same
+#   way eight times.
+# - `flip_rate` is the share of pairs of orientations that are given different classes, and `relative_LI` how far the logits
+#   of an orbit are apart, from 0 to 1. Neither can be made small by shrinking the logits, as LI can ({doc}`metrics`).
+# - `SI` asks whether the network looks at the same pixels. It counts the pairs of an orientation with itself, as the paper's sums do, so
+#   an eighth is there for nothing. `SI_distinct` leaves them out.
+# - `SI_floor` is the SI of maps that have nothing to do with each other: those of different images. Only what lies
+#   above it means anything.
+#
+# All are means over images, with an interval:
+
+# %%
+measured.intervals.loc[["accuracy", "flip_rate", "SI", "SI_distinct"]].round(3)
+
+# %%
+summary = measured.summary
+gained = (summary.SI - summary.SI_floor) / (1 - summary.SI_floor)
+agreeing = measured.samples.query("flip_rate == 0").SI.mean()
+print(f"SI is {gained:.0%} of the way from its floor to 1")
+print(f"where all eight orientations get one class, SI is {agreeing:.2f}")
+
+# %% [markdown]
+# The images that fare worst are rows of a table. Their numbers are those of the loader's order.
+
+# %%
+measured.worst(3).round(3)
+
+# %% [markdown]
+# ## Which layer to blame
+#
+# A layer may treat the orientations alike in three ways. Its output may not change at all; it may turn as the image turns;
+# or it may turn while its channels change places, as the orbits of filters of a group convolution do. The table has the relative variance over the
+# orbit for each. A module is innocent if *one* of its numbers is near 0; the first that has none is where it is lost.
+
+
+# %%
+def blame(model):
+    measured = ginv.measure(model, few, d4, saliency=False, layers=True, progress=False)
+    return measured.layers.loc[["0.first", "0", "1", "2", "3", "5"]].round(3)
+
+
+blame(model)
+
+# %% [markdown]
+# The augmented network loses it in its first convolution: whichever way its output is turned, the orientations stay apart. What
+# comes later can only mend that, and does, a little, where the pooling forgets where things were.
+#
+# The table is at its best with a network that is *meant* to be equivariant. Here is the same one with symmetric weights
+# and no training, once as it should be and once with a careless change: a stem that is shifted by a pixel.
+
+# %%
+ideal = ginv.symmetrise(network(), d4, input_shape=(3, 33, 33))
+careless = copy.deepcopy(ideal)
+careless[1].register_forward_hook(lambda _, inputs, output: output.roll(1, -1))
+pd.concat({"ideal": blame(ideal), "careless": blame(careless)}, axis=1).drop(
+    columns="kind", level=1
+).xs("units_moved_back", axis=1, level=1)
+
+# %% [markdown]
+# In the first column all is 0. In the second the blame begins at the block `1`, where the change was made.
+#
+# ## What to do about it
+#
+# There are four ways.
+#
+# **Augment.** What we did. One orientation of an image a step.
+#
+# **Average.** Give the network all orientations and take the mean of its logits. It needs no training at all.
+
+# %%
+averaged = ginv.Averaged(model, d4)
+
+# %% [markdown]
+# **Tie.** Share the features over the group, and keep their maximum. This is the paper's WT with a convolutional network in place
+# of its first layer. In training as in use, all orientations are computed.
+
+
+# %%
+class Tied(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.features, self.output = model[:-1], model[-1]
+
+    def forward(self, x):
+        orbit = d4.orbit(x)
+        features = self.features(orbit.flatten(0, 1)).unflatten(0, orbit.shape[:2])
+        return self.output(features.amax(0))
+
+
+tied = fit(Tied(network()), lambda model, x, y: F.cross_entropy(model(x), y), batch_size=32)
+
+# %% [markdown]
+# **Symmetrise and penalise.** Start from weights that make the network invariant, tie nothing, and penalise what breaks the
+# symmetry: over the whole orbit the penalty is LI itself. {doc}`price` has the reasons. `symmetrise` looks at what it did and names the
+# first layer that stands in its way; 33 pixels are no accident, since a kernel of 3 at a stride of 2 sees only images of odd size
+# from all sides alike.
+
+
+# %%
+def penalised(model, x, y, nu=1.0):
+    orbit = d4.orbit(x)
+    logits = model(orbit.flatten(0, 1)).unflatten(0, orbit.shape[:2])
+    task = F.cross_entropy(logits.flatten(0, 1), y.repeat(d4.order))
+    return task + nu * ginv.logit_invariance(logits).mean()
+
+
+symmetric = ginv.symmetrise(network(), d4, input_shape=(3, 33, 33))
+symmetric = fit(symmetric, penalised, batch_size=32)
+
+# %% [markdown]
+# What each of them costs, in forward passes of the bare network: for an image in use, and for an image in a step of training.
+# Accuracy is that of all the images in `test`; without maps they cost little.
+
+# %% tags=["hide-input"]
+candidates = {
+    "augment": (model, 1, 1),
+    "average": (averaged, 8, 1),
+    "tie": (tied, 8, 8),
+    "symmetrise and penalise": (symmetric, 1, 8),
+}
+rows = {}
+for name, (candidate, in_use, in_training) in candidates.items():
+    all_images = DataLoader(test, 250)
+    logits = ginv.measure(candidate, all_images, d4, saliency=False, progress=False)
+    # One that looks at eight orientations itself takes eight times as long: fewer images
+    some = few if in_use == 1 else DataLoader(TensorDataset(*test[:10]), batch_size=10)
+    maps = ginv.measure(candidate, some, d4, steps=16, progress=False)
+    rows[name] = {
+        "accuracy": logits.intervals["mean"].accuracy,
+        "±": logits.intervals.high.accuracy - logits.intervals["mean"].accuracy,
+        "flip rate": logits.summary.flip_rate,
+        "SI": maps.summary.SI,
+        "passes in use": in_use,
+        "passes in training": in_training,
+    }
+compared = pd.DataFrame(rows).T
+show_table(compared, f"{len(test)} images in eight orientations; SI of 100 or 10 of them; one seed")
+
+# %% [markdown]
+# Nothing is free. Averaging and tying pay in use. The symmetric start with a penalty has one pass in use, and pays in accuracy
+# here. {doc}`price` has a perceptron that loses next to nothing, with longer training and weights that suit it.
+#
+# Averaging and tying are invariant by construction, whatever was learned, and a check says so in your own test suite:
+
+# %%
+images = test[:20][0]
+ginv.assert_invariant(averaged, images, d4)
+ginv.assert_invariant(tied, images, d4)
+try:
+    ginv.assert_invariant(model, images, d4)
+except AssertionError as error:
+    print(error)
+
+# %% [markdown]
+# ## A group of your own
+#
+# A group is a class of ten lines: how many elements, how they multiply, and what they do to an image. Here are a picture and its upside-down
+# copy. `check_group` proves, pixel by pixel, that it is a group and an action; `measure` does the same when it first meets one.
+
+
+# %%
+class UpsideDown(ginv.Group):
+    order, name = 2, "upside down"
+
+    def product(self, g, h):
+        return (g + h) % 2
+
+    def inverse(self, g):
+        return g
+
+    def act(self, g, x):
+        return x.flip(-2) if g else x
+
+
+ginv.check_group(UpsideDown(), (3, 33, 33))
+
+# %% [markdown]
+# A mistake has a name. Here the flip goes on to smear the image, so that undoing it does not bring the image back:
+
+
+# %%
+class Smeared(UpsideDown):
+    def act(self, g, x):
+        return (x.flip(-2) + x.roll(1, -2).flip(-2)) / 2 if g else x
+
+
+try:
+    ginv.check_group(Smeared(), (3, 33, 33))
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# ## No gradients?
+#
+# An ONNX session, a scikit-learn estimator, a model behind a server: whatever takes an array and returns scores can be measured by
+# its logits, at one call for each orientation.
+
+
+# %%
+def scores(array):
+    """Somebody's function of NumPy arrays: a score for each class, by how bright an image is."""
+    return -np.square(array.mean((1, 2, 3))[:, None] - np.linspace(0, 0.5, 9))
+
+
+ginv.measure(scores, few, d4, saliency=False, progress=False).summary[["LI", "flip_rate"]]
+
+# %% [markdown]
+# It is invariant, of course, up to rounding: to turn an image makes it no brighter. It is no good classifier either, which LI does not
+# ask.
+#
+# ## What you saw
+
+# %% tags=["hide-input"]
+settings.save(compared.rename_axis("way").reset_index(), results, "your_model")
+if profile == "paper":  # the picture of the README
+    figure.savefig(f"{results}/your_model.png", dpi=80)
+
+# %% [markdown]
+# - Augmentation teaches the answers and not the invariance: SI stays far from 1 even where the eight answers agree.
+# - Averaging and tying are exact, and you pay for them with eight forward passes in use. A symmetric start with a penalty has
+#   one, pays in training, and is not exact.
+# - One number is never enough. Read SI with its floor, LI relative to the logits, and look at the pictures.
+#
+# ## Change this, and predict what happens
+#
+# 1. Give `symmetrise` images of 32 pixels instead: `input_shape=(3, 32, 32)`.
+# 2. Measure `averaged` under horizontal shifts, `ginv.Translations(3)`, and not under D4.
+#
+# <details><summary>What happens</summary>
+#
+# 1. It refuses, and names the first convolution: at a stride of 2 its kernel of 3 sees an even image from one side more than
+#    from the other. The network is left as it was.
+# 2. Nothing was averaged over shifts, so its maps and logits move with them: the `flip_rate` is no longer 0, and SI no longer 1.
+#
+# </details>
