@@ -214,7 +214,7 @@ blame(model)
 # comes later can only mend that, and does, a little, where the pooling forgets where things were.
 #
 # The table is at its best with a network that is *meant* to be equivariant. Here is the same one with symmetric weights
-# and no training, once as it should be and once with a careless change: a stem that is shifted by a pixel.
+# and no training, once as it should be and once with a careless change: its second block is shifted by a pixel.
 
 # %%
 ideal = ginv.symmetrise(network(), d4, input_shape=(3, 33, 33))
@@ -225,7 +225,9 @@ pd.concat({"ideal": blame(ideal), "careless": blame(careless)}, axis=1).drop(
 ).xs("units_moved_back", axis=1, level=1)
 
 # %% [markdown]
-# In the first column all is 0. In the second the blame begins at the block `1`, where the change was made.
+# The number is that of units and pixels moved back. In the first column it is 0 for every block. In the second the blame begins at
+# block `1`, where the change was made. The last row is of the logits, which no element has to move: for them, and for what is
+# pooled away, the first number of the three counts.
 #
 # ## What to do about it
 #

@@ -260,7 +260,7 @@ def check_group(group: Group, shape: tuple[int, ...], *, exact: bool = True) -> 
 
     Every product of two elements is looked at, pixel by pixel. Raises ValueError that names the
     elements for which it is not so. `exact=False` allows an action that interpolates. Returns the
-    error of the action on white noise: |g^-1 gx - x| / |x|, the largest over g; 0 where it is
+    error of the action on white noise: `|g^-1 gx - x| / |x|`, the largest over g; 0 where it is
     exact.
     """
     require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
@@ -280,7 +280,7 @@ def _require_shape(shape: tuple[int, ...]) -> None:
 
 
 def action_error(group: Group, images: Tensor) -> float:
-    """The largest |g^-1 gx - x| / |x| over g, with the norms taken over images `[n, C, H, W]`."""
+    """The largest `|g^-1 gx - x| / |x|` over g, with the norms taken over images `[n, C, H, W]`."""
     back = group.align(group.orbit(images)) - images
     return (back.flatten(1).norm(dim=1).max() / images.norm().clamp(min=1e-30)).item()
 

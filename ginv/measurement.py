@@ -206,13 +206,8 @@ class Measurement:
         if "SI" not in self.samples or math.isnan(self.SI_floor):
             return text
         alone = 0 if self.distinct else 1 / self.order
-        floor = (
-            f"{self.SI_floor:.2f} where they have as much in common as those of unrelated images"
-        )
-        return (
-            f"{text}\nSI is at most 1, the maps of an orbit being alike; {floor},\n"
-            f"{alone:.2f} where they have nothing in common"
-        )
+        text += f"\nSI to compare with: 1 of equal maps, {self.SI_floor:.2f} of those of unrelated"
+        return f"{text}\nimages, {alone:.2f} of maps that do not overlap"
 
 
 def measure(

@@ -671,12 +671,9 @@ def test_the_floor_is_the_similarity_of_maps_of_different_images():
         strangers = torch.stack(pairs).mean().item()
         expected = strangers if distinct else (1 + 3 * strangers) / 4
         assert found.SI_floor == found.summary.SI_floor == pytest.approx(expected)
-        text = (
-            f"SI is at most 1, the maps of an orbit being alike; {expected:.2f} where they have as"
-        )
-        assert text in repr(found) and repr(found).endswith(
-            f"{0 if distinct else 0.25:.2f} where they have nothing in common"
-        )
+        text = f"SI to compare with: 1 of equal maps, {expected:.2f} of those of unrelated"
+        alone = f"images, {0 if distinct else 0.25:.2f} of maps that do not overlap"
+        assert repr(found).splitlines()[-2:] == [text, alone]
     assert math.isnan(measured(IMAGES[:1], [0]).SI_floor)
 
 
