@@ -175,7 +175,7 @@ images, labels = test.images[:300], test.labels[:300]
 
 # %%
 acting, augmented = groups[0], models[groups[0].name, "DA"]
-logits = ginv.orbit_logits(augmented, images, acting)  # [G, n, C]
+logits = ginv.orbit_logits(augmented, images, acting).double()  # [G, n, C]
 difference = logits[:, None] - logits[None, :]  # all ordered pairs, [G, G, n, C]
 li = difference.square().sum(-1).mean((0, 1)) / 2
 torch.testing.assert_close(li, ginv.logit_invariance(logits), atol=1e-4, rtol=1e-4)
