@@ -870,10 +870,10 @@ def bytes_of_outputs(model):
 def test_memory_is_bounded_however_many_images_and_steps(name, count, steps):
     """By 2 GB above the model and the images; all examples at once would take more."""
     if name == "resnet18":
-        try:
-            import torchvision  # noqa: F401
-        except (ImportError, RuntimeError) as error:
-            pytest.skip(f"torchvision: {error}")
+        # In a process of its own, as below: here another test may have had it imported
+        done = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True)
+        if done.returncode:
+            pytest.skip("torchvision does not fit torch here")
     else:
         assert bytes_of_outputs(residual_network()) * count * R4.order * steps > 2e9
     folder = str(Path(__file__).parent)
