@@ -21,9 +21,13 @@ POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean after ReLU": lambda responses, bias: (responses + bias).relu().mean(1),
 }
 
-# Of the initial weights, uniform in +-gain / sqrt(inputs). The paper names Glorot and He and does
-# not say which it took
-INITIALISATIONS = {"pytorch": 1.0, "he": math.sqrt(6)}
+# Inputs and outputs of a layer -> the largest of its initial weights, which are uniform. The paper
+# names Glorot and He and does not say which it took
+INITIALISATIONS: dict[str, Callable[[int, int], float]] = {
+    "pytorch": lambda inputs, outputs: 1 / math.sqrt(inputs),
+    "glorot": lambda inputs, outputs: math.sqrt(6 / (inputs + outputs)),
+    "he": lambda inputs, outputs: math.sqrt(6 / inputs),
+}
 
 
 class WeightTiedLinear(nn.Module):
@@ -103,7 +107,7 @@ class MLP(nn.Module):
         self.features = nn.Sequential(nn.Flatten(), first)
         self.hidden = nn.Sequential(*hidden, nn.ReLU())
         self.output = _linear(widths[-1], classes, dtype)
-        initialise(self, generator, INITIALISATIONS[initialisation])
+        initialise(self, generator, initialisation)
 
     @property
     def starts_linear(self) -> bool:
@@ -150,16 +154,20 @@ def _linear(inputs: int, outputs: int, dtype: torch.dtype | None = None) -> nn.L
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, generator: Generator | None, gain: float = 1.0) -> None:
-    """PyTorch's default for linear layers, uniform in +-1 / sqrt(inputs), the weights times a gain.
+def initialise(
+    model: nn.Module, generator: Generator | None, initialisation: str = "pytorch"
+) -> None:
+    """The initial weights of linear layers, tied or not; the biases are PyTorch's in each case.
 
     Without a generator, from PyTorch's own.
     """
     for layer in model.modules():
         if isinstance(layer, nn.Linear | WeightTiedLinear):
-            bound = 1 / math.sqrt(layer.weight.shape[1])
-            layer.weight.uniform_(-gain * bound, gain * bound, generator=generator)
-            layer.bias.uniform_(-bound, bound, generator=generator)
+            outputs, inputs = layer.weight.shape
+            largest = INITIALISATIONS[initialisation](inputs, outputs)
+            layer.weight.uniform_(-largest, largest, generator=generator)
+            largest = INITIALISATIONS["pytorch"](inputs, outputs)
+            layer.bias.uniform_(-largest, largest, generator=generator)
 
 
 class Ensemble(nn.Module):

@@ -138,7 +138,7 @@ class Run:
     # of the first hidden layer; None: as the others
     first_width: int | None = _whole(None, most=2**16)
     pooling: str = _one_of(POOLINGS, only="WT")  # over the group
-    # the size of the initial weights: he is 2.4 times as large
+    # the size of the initial weights: pytorch's are the smallest, he's 2.4 times as large
     initialisation: str = _one_of(INITIALISATIONS)
     # initial weights that make the network invariant; nothing is tied
     symmetric_start: bool = _one_of((False, True), only="IR")

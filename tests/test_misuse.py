@@ -98,7 +98,7 @@ CALLS = {
     "MLP width": (lambda: MLP(width=0), "width is 0; allowed: integers from 1"),
     "MLP depth": (lambda: MLP(depth=2.0), "depth is 2.0; allowed: integers from 1"),
     "MLP classes": (lambda: MLP(classes=-1), "classes is -1; allowed: integers from 1"),
-    "MLP initialisation": (lambda: MLP(initialisation="glorot"), "initialisation is 'glorot'; allowed: pytorch, he"),
+    "MLP initialisation": (lambda: MLP(initialisation="xavier"), "initialisation is 'xavier'; allowed: pytorch, glorot, he"),
     "symmetrise model": (lambda: ginv.symmetrise("x", R4), "model is 'x'; allowed: a torch.nn.Module"),
     "symmetrise group": (lambda: ginv.symmetrise(MODEL, "R4"), "group is 'R4'; allowed: a ginv.Group, such as"),
     "symmetrise inputs": (lambda: ginv.symmetrise(MODEL, R4), "input_shape is (1, 36, 36); allowed: C, H, W of 144 pixels"),

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -49,6 +51,22 @@ def test_initialisation_is_pytorch_s_own(generator):
             assert value.abs().max().item() == pytest.approx(
                 theirs[name].abs().max().item(), rel=0.01
             )
+
+
+@pytest.mark.parametrize(
+    "initialisation, reference",
+    [
+        ("glorot", nn.init.xavier_uniform_),
+        ("he", partial(nn.init.kaiming_uniform_, nonlinearity="relu")),
+    ],
+)
+def test_glorot_s_and_he_s_weights_are_torch_s(initialisation, reference, generator):
+    ours, theirs = MLP(initialisation=initialisation, generator=generator), MLP()
+    for layer in (layer for layer in theirs.modules() if isinstance(layer, nn.Linear)):
+        reference(layer.weight, generator=generator)
+    for (name, value), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        if name.endswith("weight"):
+            assert value.abs().max().item() == pytest.approx(other.abs().max().item(), rel=0.02)
 
 
 def test_he_s_weights_keep_the_size_of_a_signal(generator):
