@@ -51,8 +51,8 @@ test: .venv/ready  ## everything that .ci/run checks
 attack: .venv/ready  ## kill, starve and confuse trainings that share a store, 200 times
 	@exec .venv/bin/python tests/runs/attack.py
 
-notebooks: .venv/ready  ## refresh the committed notebooks, or CHAPTERS, and book/results at the paper profile
-	@exec .venv/bin/python tools/execute.py . paper -- $$CHAPTERS
+notebooks: .venv/ready  ## refresh what is not up to date of notebooks and book/results, or CHAPTERS, at the paper profile
+	@exec .venv/bin/python tools/execute.py --stale . paper -- $$CHAPTERS
 
 tune: .venv/ready  ## redo the search for nu, ginv/runs/nu_sweep.csv, and the runs of book/price.yaml
 	@.venv/bin/python tools/tune.py

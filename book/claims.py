@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_json: true
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation.format_version,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -26,7 +28,7 @@
 # - What cannot be tested here, and why not.
 # - The whole ledger in one figure, and the count.
 
-# %% tags=["remove-cell"]
+# %% {"tags": ["remove-cell"]}
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
 import subprocess
 import sys
@@ -47,12 +49,15 @@ if find_spec("ginv") is None:
     sys.path.insert(0, str(clone))
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
-# %% tags=["parameters"]
-profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
-group = "both"  # "R4", "T3" or "both"
-seeds = None  # a list such as [0, 1]; None takes those of the profile
-device = "auto"  # "auto", "cpu" or "cuda"
-results = "results"  # folder for the numbers of this page
+# %% {"tags": ["parameters"]}
+# "paper" is the full experiment, "quick" a look in minutes
+profile = "paper"  # @param ["paper", "quick"]
+group = "both"  # @param ["both", "R4", "T3"]
+# a list such as [0, 1]; None takes those of the profile
+seeds = None  # @param {type: "raw"}
+device = "auto"  # @param ["auto", "cpu", "cuda"]
+# folder for the numbers of this page
+results = "results"  # @param {type: "string"}
 
 # %%
 import math
@@ -82,9 +87,10 @@ use_style()
 # %% [markdown]
 # ## The tables
 #
-# Nothing is trained here. The other chapters have saved what they measured, and this page reads it: {doc}`table1`,
-# {doc}`metrics`, {doc}`drift` and {doc}`spectral_decay`, run at the same profile. What they have not measured and costs
-# next to nothing is computed on the spot.
+# Nothing is trained here. The other chapters have saved what they measured, and this page reads it: [Table 1: three
+# ways to invariance](table1.ipynb), [What the network looks at](metrics.ipynb), [Drift: when the data
+# leave](drift.ipynb) and [Spectral decay](spectral_decay.ipynb), run at the same profile. What they have not measured
+# and costs next to nothing is computed on the spot.
 
 
 # %%
@@ -230,7 +236,7 @@ def untestable(id, section, text, reason):
     ledger.append(Row(id, section, text, reason, *numbers, "", ""))
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 MARKS = {
     "reproduced": ("●", "o", "#009E73"),
     "partly": ("◆", "D", "#E69F00"),
@@ -246,7 +252,7 @@ STYLE = """<style>
 </style>"""
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def result_of(row):
     """Value, interval, threshold and verdict of a row."""
     mark, _, colour = MARKS[row.verdict]
@@ -260,7 +266,7 @@ def result_of(row):
     return f'<div id="{row.id}"><small>{row.id}</small><br>{numbers}{sign}</div>'
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def show(*sections):
     """The rows of some sections; groups of one claim share a line."""
     lines = {}
@@ -310,8 +316,8 @@ def halfway_accuracy(name):
 #   $SI \ge 0.95$ leaves.
 # - *Close*, *improve*, *align*: more than half of the distance is gone.
 # - *Invariant to rounding*: below $10^{-6}$, as float32 is good for $10^{-7}$ and sums lose a digit.
-# - *Low*, for SI, lies between the SI of maps that have nothing to do with each other, which is not 0 ({doc}`metrics`
-#   measures it by mixing up the maps of different images), and the 1 of WT.
+# - *Low*, for SI, lies between the SI of maps that have nothing to do with each other, which is not 0 ([What the
+#   network looks at](metrics.ipynb) measures it by mixing up the maps of different images), and the 1 of WT.
 
 # %%
 ROUNDING = "<= 1e-06"
@@ -342,7 +348,7 @@ def height(name, method="DA"):
 # what they might. Both are tested. The strict reading allows a tenth of the way, for what two orientations of a digit
 # have in common anyway: they fill the same middle of the image.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 each_group(
     "separate-features",
     "1",
@@ -380,7 +386,7 @@ each_group(
 # distributions do. So the strict reading fails if more than one image in a hundred is given different classes; the
 # looser one asks for a typical image only.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 ALIKE = "share of images given one class in all orientations, by DA, without drift"
 
 
@@ -393,7 +399,7 @@ def one_class(name):
     return at(name, "DA", "all_right") + at(name, "DA", "same_wrong")
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 each_group(
     "same-prediction-wt",
     "1",
@@ -459,7 +465,7 @@ def cost_ratio(name, count, one, other):
     return [count(name, one) / count(name, other)]
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 COSTS = {"operations": operations, "memory": kept_bytes}
 for what, count in COSTS.items():
     for dearer, cheaper in (("WT", "DA"), ("WT", "IR")):
@@ -482,7 +488,7 @@ for what, count in COSTS.items():
 # \sigma_{\max}$; where none comes so low there is nothing to compare. They have two seeds, and the intervals show it.
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def with_decay(name, seed, metric):
     """A metric of DA with the weight decay whose sigma_max is that of IR."""
     rows = spectral.loc[name].xs(seed, level="seed")
@@ -498,7 +504,7 @@ def within_reach(name):
     return sigmas[sigmas.index.str.startswith("DA")].min() <= sigmas["IR, logit"]
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def share_of_decay(name, metric):
     """How much of the change from DA to IR weight decay makes, per seed."""
     for seed in settings.seeds[:2]:
@@ -507,7 +513,7 @@ def share_of_decay(name, metric):
         yield (with_decay(name, seed, metric) - rows["DA"]) / change
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 DECAY = "spectral_decay.html#is-it-a-large-weight-decay"
 for metric, words in {"accuracy": "costs accuracy", "SI": "raises SI"}.items():
     text = f"IR has an effect similar to a large weight decay: it {words}."
@@ -529,7 +535,7 @@ for metric, words in {"accuracy": "costs accuracy", "SI": "raises SI"}.items():
 # Section 2 says of learning that it "does not incur additional memory or computational costs". For DA that is so by
 # construction: it *is* the plain network. IR has to be asked.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 for what, count in COSTS.items():
     each_group(
         f"{what}-ir-over-da",
@@ -577,7 +583,7 @@ def broken_action(name):
     return [wrong]
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 each_group(
     "group-axioms",
     "3.1",
@@ -616,7 +622,7 @@ constant = 5 * torch.randn(4, shape[1], 1, generator=generator).double()
 moved = logits[:1] + constant
 blind = ginv.distribution_invariance(moved) / ginv.logit_invariance(moved)
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 claim(
     "li-zero-implies-di-zero",
     "3.2",
@@ -641,10 +647,10 @@ claim(
 # %% [markdown]
 # Each measure is recommended for something. DI "is the most useful to evaluate the invariance tackled to the downstream
 # classification task". What that task feels of a missing invariance is a flip of the class. So: over the networks and
-# degrees of drift of {doc}`drift`, does DI rank flips better than LI does? WT is left out, having no flips. LI is to
-# "characterize the absolute invariance of a function". A network whose output layer is divided by 100 decides as before
-# and is as invariant as before; an absolute measure should say so. And SI is said to see more than the output: it
-# should not care for such a change of the output either.
+# degrees of drift of [Drift: when the data leave](drift.ipynb), does DI rank flips better than LI does? WT is left out,
+# having no flips. LI is to "characterize the absolute invariance of a function". A network whose output layer is
+# divided by 100 decides as before and is as invariant as before; an absolute measure should say so. And SI is said to
+# see more than the output: it should not care for such a change of the output either.
 
 
 # %%
@@ -661,7 +667,7 @@ def shrunk(name, metric, of_whole):
     return extra.loc[name, "DA / 100"][metric] / of_whole
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 each_group(
     "di-tells-flips",
     "3.2",
@@ -685,7 +691,7 @@ show("3.1", "3.2")
 # tuned and do not depend on the size of the logits. The values of $\nu$ are a factor 1.8 apart, and a form that just
 # misses the target at one of them is taken at the next, which costs it accuracy and may make it the more invariant.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 FORMS = ("logit", "kl", "normalised")
 
 
@@ -723,7 +729,7 @@ for metric, other in product(WORDS, FORMS[1:]):
 # IR "significantly improves the quality of learned invariance, closing the gap", "at the cost of downstream task
 # performance".
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 each_group(
     "ir-improves-si",
     "3.3",
@@ -763,7 +769,7 @@ show("3.3")
 #
 # Proposition 3.1 is about $h(x) = Wx$, an image $x$ and one element of the group, $\epsilon = x - Gx$. Each step of the
 # proof is a row. What is cheap is done here again, in float64, on digits, with the Glorot and He initialisations that
-# the paper names {cite}`glorot2010,he2015`; the numerical integration is that of {doc}`spectral_decay`.
+# the paper names {cite}`glorot2010,he2015`; the numerical integration is that of [Spectral decay](spectral_decay.ipynb).
 
 # %%
 digits = ginv.load_dataset().train.images[:4, 0].double()
@@ -810,7 +816,7 @@ def over_starts(function, name):
     return [max(function(*start) for start in starts(name))]
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def largest_eigenvalue(W, x, gx):
     """Of exp(-Σt) at t = 1, from Σ itself."""
     u = (x - gx) / (x - gx).norm()
@@ -823,7 +829,7 @@ def kept_on_orbit_sums(W, x, gx):
     return ((decayed(W, x - gx, 100) @ v).norm() / (W @ v).norm()).item()
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 PAGE = "spectral_decay.html"
 each_group(
     "prop-gradient",
@@ -856,7 +862,7 @@ each_group(
     f"{PAGE}#step-3-the-spectrum",
 )
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 first = {name: [next(starts(name))] for name in settings.groups}
 each_group(
     "prop-eigenvalues",
@@ -896,7 +902,7 @@ each_group(
 # a change of the image that the flow was not driven by, here along $\epsilon$'s companion $x + Gx$, at right angles to
 # it? And is $\lVert W(0) \rVert$ below 1, the norm of a map that stretches nothing?
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 each_group(
     "prop-fall-one-image",
     "3.3, Proposition",
@@ -919,7 +925,7 @@ each_group(
 )
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def start_over(name, method):
     rows = spectral.sigma_max[name]
     return rows["untrained"] / rows[method]
@@ -964,7 +970,7 @@ show("3.3, Proposition")
 #
 # What the paper fixes, as far as a mistake of ours could show.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 PARAMETERS = "parameters, counted"
 claim(
     "parameters",
@@ -1016,7 +1022,7 @@ def off_scale(data):
     return max(abs(pixels.mean().item()), abs(pixels.std().item() - 1))
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 for source in ginv.data.DATASETS:
     data = ginv.load_dataset(source)
     row = dict(section="4.1", where="table1.html#one-digit-all-its-orientations")
@@ -1055,7 +1061,7 @@ del data
 # images is asked in Section 4.2.
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def best_of_sweep(name, regulariser):
     """The largest SI of the sweep, averaged over the seeds at each nu."""
     rows = sweep[(sweep.group == name) & (sweep.regulariser == regulariser)]
@@ -1087,10 +1093,10 @@ show("4.1")
 # %% [markdown]
 # ## Section 4.2: Table 1, cell by cell
 #
-# As on {doc}`table1`: two means agree if they differ by no more than twice the standard error of their difference and
-# half a digit of the paper's rounding, and the paper's LI is read as leaving out the ½ of Equation 2. A cell whose
-# spread is large is easily agreed with; the ranges below say how easily. Where there is one seed, its spread is taken
-# to be the paper's.
+# As on [Table 1: three ways to invariance](table1.ipynb): two means agree if they differ by no more than twice the
+# standard error of their difference and half a digit of the paper's rounding, and the paper's LI is read as leaving out
+# the ½ of Equation 2. A cell whose spread is large is easily agreed with; the ranges below say how easily. Where there
+# is one seed, its spread is taken to be the paper's.
 
 
 # %%
@@ -1100,7 +1106,7 @@ def around(centre, ours, *rows):
     return f"{rounded(centre - reach):g} to {rounded(centre + reach):g}"
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 for (name, method, metric), row in printed.iterrows():
     if name in settings.groups:
         ours = of(name, method)[metric] * (2 if metric == "LI" else 1)
@@ -1115,7 +1121,7 @@ for (name, method, metric), row in printed.iterrows():
             "table1.html#table-1",
         )
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 for name in settings.groups:
     ours = of(name, "DA").accuracy - of(name, "IR").accuracy
     both = [printed.loc[(name, method, "accuracy")] for method in ("DA", "IR")]
@@ -1131,7 +1137,7 @@ for name in settings.groups:
         "table1.html#table-1",
     )
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 untestable(
     "common-seeds",
     "4.2, Table 1",
@@ -1155,7 +1161,7 @@ show("4.2, Table 1")
 # \mathcal{G} \rvert$; a tenth of that is low.
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def difference(name, metric, one, other):
     return of(name, one)[metric] - of(name, other)[metric]
 
@@ -1174,7 +1180,7 @@ for other in ("DA", "IR"):
     )
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def orders_above_ir(name, metric):
     return np.log10(of(name, "DA")[metric] / of(name, "IR")[metric])
 
@@ -1212,7 +1218,7 @@ each_group(
     "metrics.html#shrinking-the-logits",
 )
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 each_group(
     "da-accurate",
     "4.2",
@@ -1241,7 +1247,7 @@ each_group(
 # low enough the smaller has to be positive.
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def smaller_margin(name):
     gap = paper(name, "DA", "accuracy") - paper(name, "IR", "accuracy")
     accurate = (of(name, "DA").accuracy - halfway_accuracy(name)) / gap
@@ -1265,7 +1271,7 @@ each_group(
 # boundaries of its class". *Far* is at least half as far as two different images of the class. A boundary that more
 # than one orbit in ten crosses is not kept.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 if "R4" in settings.groups:
     claim(
         "orientations-far-apart-R4",
@@ -1301,7 +1307,7 @@ untestable(
 # a map with itself count, which are 1 for any network, is open; the paper's 0.17 for DA under R4 is only possible
 # without them. So SI is taken in both ways.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 NAMES = {
     "LI": "LI",
     "DI": "DI",
@@ -1332,7 +1338,7 @@ each_group(
 )
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def distinct(name):
     """SI of IR without pairs of a map with itself."""
     n = ginv.group_named(name).order
@@ -1373,7 +1379,7 @@ show("4.2")
 # is sustained", so 95 % of it should be left; and that further out invariance "fails", which we take to mean that most
 # images are given different classes in different orientations, over the second half of the way, $\beta \ge 0.5$.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 SLIGHT = 0.1
 betas = drifted.index.unique("beta")
 ERRORS = {"DI": "DI", "relative_LI": "relative LI", "flip_rate": "flip rate"}
@@ -1381,7 +1387,7 @@ FIGURE4 = "drift.html#figure-4"
 UNSCALED = "drift.html#is-it-only-the-scale"
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def second_half(name, method, metric):
     """Mean over β >= 0.5, a value per seed."""
     rows = drifted.loc[name, method][metric].unstack("beta")
@@ -1397,7 +1403,7 @@ def growth(name, metric):
     return at(name, "DA", metric, SLIGHT) / at(name, "DA", metric)
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 for metric, words in ERRORS.items():
     each_group(
         f"da-deteriorates-{metric.lower()}".replace("_", "-"),
@@ -1445,7 +1451,7 @@ untestable(
 # moderately low. And it is on par with WT if it is at most 5 % of DA's under the same drift.
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 each_group(
     "wt-low-under-drift",
     "4.3",
@@ -1468,7 +1474,7 @@ each_group(
 )
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def ir_over_da(name, metric, drifts):
     """IR under substantial drift over DA, which drifts as well or not."""
     da = second_half(name, "DA", metric) if drifts else at(name, "DA", metric)
@@ -1526,7 +1532,7 @@ def lead(name, method, ratio):
     return sustained(name, method, ratio) - sustained(name, "DA", ratio)
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 for ratio, words in ((True, "accuracy ratio"), (False, "accuracy, in points")):
     row = "ratio" if ratio else "accuracy"
     each_group(
@@ -1585,7 +1591,7 @@ def on_the_line(name, within=False):
     return correlation(*points.to_numpy().T, lost=3 + len(methods) - 1)
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 LINE = "drift.html#accuracy-on-the-line"
 each_group(
     "accuracy-on-the-line",
@@ -1627,7 +1633,7 @@ show("4.3")
 # the ratio is also taken per unit of logit scale.
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def ratio_to_da(name, method, metric):
     return spectral.loc[name, method][metric] / spectral.loc[name, "DA"][metric]
 
@@ -1682,7 +1688,7 @@ def shared_fall(name, kind):
     return np.log(other) / np.log(orbit)
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 for kind, words in STEPS.items():
     for per_scale in (False, True):
         unit = ", per unit of logit scale" if per_scale else ""
@@ -1713,7 +1719,7 @@ for kind, words in STEPS.items():
 # "All forms of the invariance regularization we examine also induce an accuracy drop."
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def cost_of(name, regulariser):
     da = spectral.loc[name, "DA"].accuracy
     return da - form(name, regulariser, "accuracy")
@@ -1732,7 +1738,7 @@ for regulariser in FORMS:
         given=(regulariser,),
     )
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 untestable(
     "figure-5-values",
     "4.4",
@@ -1751,7 +1757,7 @@ show("4.4")
 # $\nu$ for one seed only, hence no interval.
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def trade_off(name):
     rows = sweep.query("regulariser == 'logit' and seed == 0")
     rows = rows[rows.group == name]
@@ -1817,7 +1823,7 @@ def place(row):
     return at if size or row.verdict != "reproduced" else [1.0] * 3
 
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "The ledger. Circle: reproduced; diamond: partly; cross: not reproduced; dash: not testable. Left panel: R4, and what belongs to no group; right panel: T3. Bars are the intervals over seeds, against the threshold (line) and scaled to fit. From top to bottom in the order of this page; on the right the section of the paper.", "name": "fig-ledger"}, "image": {"alt": "Two columns of markers, a row per claim: circles, diamonds and crosses to the right of, on and to the left of a threshold line"}}}
+# %% {"mystnb": {"figure": {"caption": "The ledger. Circle: reproduced; diamond: partly; cross: not reproduced; dash: not testable. Left panel: R4, and what belongs to no group; right panel: T3. Bars are the intervals over seeds, against the threshold (line) and scaled to fit. From top to bottom in the order of this page; on the right the section of the paper.", "name": "fig-ledger"}, "image": {"alt": "Two columns of markers, a row per claim: circles, diamonds and crosses to the right of, on and to the left of a threshold line"}}, "tags": ["hide-input"]}
 names = book.id.str.replace("-(?:R4|T3)$", "", regex=True)
 lines = {name: i for i, name in enumerate(dict.fromkeys(names))}
 size = 4.8, 0.16 * len(lines) + 1
@@ -1844,7 +1850,7 @@ if profile != "paper":
 # %% [markdown]
 # ## What you saw
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 count = book.verdict.value_counts().reindex(list(MARKS), fill_value=0)
 tested = book[book.verdict != "not testable"]
 with_interval = tested[tested.low.notna() & ~tested.threshold.str.contains("to")]

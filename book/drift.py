@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_json: true
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation.format_version,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -15,8 +17,8 @@
 # # Drift: when the data leave
 #
 # A network that is invariant on the images it was tested on may stop being so on others. Training shows it a few
-# orientations or positions of digits; nothing was said about anything else. This chapter lets the data leave, step by step, from
-# digits to garments, and watches what goes first: the invariance or the accuracy. It is Section 4.3 of
+# orientations or positions of digits; nothing was said about anything else. This chapter lets the data leave, step by
+# step, from digits to garments, and watches what goes first: the invariance or the accuracy. It is Section 4.3 of
 # {cite}`moskalev2023genuine`.
 #
 # **What you will see**
@@ -28,7 +30,7 @@
 # - An ensemble of four augmented networks, which theory says is more invariant than its members.
 # - Whether accuracy before the drift foretells accuracy after it ("accuracy on the line").
 
-# %% tags=["remove-cell"]
+# %% {"tags": ["remove-cell"]}
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
 import subprocess
 import sys
@@ -49,13 +51,17 @@ if find_spec("ginv") is None:
     sys.path.insert(0, str(clone))
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
-# %% tags=["parameters"]
-profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
-group = "both"  # "R4", "T3" or "both"
-seeds = None  # a list such as [0, 1]; None takes those of the profile
-device = "auto"  # "auto", "cpu" or "cuda"
-source = "MNIST"  # or "FashionMNIST": trained on it; it drifts to the other
-results = "results"  # folder for the numbers of this page
+# %% {"tags": ["parameters"]}
+# "paper" is the full experiment, "quick" a look in minutes
+profile = "paper"  # @param ["paper", "quick"]
+group = "both"  # @param ["both", "R4", "T3"]
+# a list such as [0, 1]; None takes those of the profile
+seeds = None  # @param {type: "raw"}
+device = "auto"  # @param ["auto", "cpu", "cuda"]
+# trained on it; it drifts to the other
+source = "MNIST"  # @param ["MNIST", "FashionMNIST"]
+# folder for the numbers of this page
+results = "results"  # @param {type: "string"}
 
 # %%
 from dataclasses import replace
@@ -86,7 +92,7 @@ where = choose_device(device)
 pairs = settings.fewer_images
 use_style()
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 images_of = f"{settings.test_images:,} test images"
 label = settings.label.replace(images_of, f"{pairs:,} pairs of images")
 Markdown(f"This page was run with {label}, from {source} to {target}.")
@@ -155,7 +161,8 @@ Markdown(
 
 # %% [markdown]
 # So a blend is paler than either of its images, and paler images tend to have smaller logits. That matters for measures
-# that depend on their size. Both images of a pair are turned alike, so turning the mixture or mixing the turned is the same:
+# that depend on their size. Both images of a pair are turned alike, so turning the mixture or mixing the turned is the
+# same:
 
 # %%
 acting = ginv.group_named(settings.groups[0])
@@ -165,8 +172,9 @@ assert torch.equal(turned, acting.act(1, drifted(0.3)[:9]))
 # %% [markdown]
 # ## Who drifts
 #
-# The networks are those of {doc}`table1`: weight-tied (WT), trained on augmented data (DA), and regularised (IR).
-# With `source = "FashionMNIST"` they are trained on garments and keep the $\nu$ that was tuned on digits.
+# The networks are those of [Table 1: three ways to invariance](table1.ipynb): weight-tied (WT), trained on augmented
+# data (DA), and regularised (IR). With `source = "FashionMNIST"` they are trained on garments and keep the $\nu$ that
+# was tuned on digits.
 
 # %%
 runs = [replace(run, dataset=source) for run in settings.runs()]
@@ -176,10 +184,10 @@ for run, result in trained.items():
     networks[run.group][run.method, run.seed] = result.model.to(where)
 
 # %% [markdown]
-# One guest joins them: an ensemble of the DA networks; `ginv.Ensemble` is the mean of the logits of its members. Gerken and Kessel
-# {cite}`gerken2024` prove, for infinitely wide networks, that the mean over infinitely many of them is invariant
-# everywhere, on the data and off it, if each was trained on the whole orbits, while its members need not be. Four are
-# few, and 128 units narrow. In the saved numbers it has the first seed's, and it is missing where there is one
+# One guest joins them: an ensemble of the DA networks; `ginv.Ensemble` is the mean of the logits of its members. Gerken
+# and Kessel {cite}`gerken2024` prove, for infinitely wide networks, that the mean over infinitely many of them is
+# invariant everywhere, on the data and off it, if each was trained on the whole orbits, while its members need not be.
+# Four are few, and 128 units narrow. In the saved numbers it has the first seed's, and it is missing where there is one
 # seed only.
 
 # %%
@@ -198,9 +206,10 @@ if len(settings.seeds) == 1:
 # %% [markdown]
 # ## Measuring
 #
-# The measures are those of {doc}`metrics`, over the whole orbit of each mixture. Besides their means over the images we
-# keep two shares: of images named right in every orientation, and of images given the *same wrong* class in every
-# orientation. The rest are given different classes. `relative_LI_right` is the relative LI of the first share alone.
+# The measures are those of [What the network looks at](metrics.ipynb), over the whole orbit of each mixture. Besides
+# their means over the images we keep two shares: of images named right in every orientation, and of images given the
+# *same wrong* class in every orientation. The rest are given different classes. `relative_LI_right` is the relative LI
+# of the first share alone.
 
 
 # %%
@@ -230,8 +239,8 @@ def of_logits(logits):
 
 # %% [markdown]
 # Saliency (SI) and sensitivity ($\sigma_{\max}(J)$, the largest singular value of the Jacobian of the logits) need
-# gradients and are taken on a small part of the pairs, in all orientations. Integrated gradients are linear in the network. So
-# those of an ensemble are the mean of its members', which is faster than asking captum for the whole:
+# gradients and are taken on a small part of the pairs, in all orientations. Integrated gradients are linear in the
+# network. So those of an ensemble are the mean of its members', which is faster than asking captum for the whole:
 
 
 # %%
@@ -329,7 +338,7 @@ legend = figure.legend(*handles, loc="outside lower center", ncols=4)
 # The same by hand, for a reader in a browser, with one of the pairs above and what the networks call it.
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def by_hand(name):
     """Answers to the pairs that are shown, and means over all pairs."""
     acting, images = ginv.group_named(name), strips.flatten(0, 1)[:, None].to(where)
@@ -346,7 +355,7 @@ def by_hand(name):
     return pd.DataFrame(cells, index)
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 low, high = strips.amin((1, 2, 3)), strips.amax((1, 2, 3))
 ink = (strips - low[:, None, None, None]) / (high - low)[:, None, None, None]
 pictures = [*(1 - ink).flatten(0, 1)[..., None].expand(-1, -1, -1, 3)] * len(networks)
@@ -381,7 +390,7 @@ low = {
 }
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def figure_4(name):
     da, left = growth[name, "DA"], means.accuracy_ratio[name, "DA"]
     doubled = da.index[da >= 2]
@@ -426,7 +435,7 @@ def ahead(name, method):
     return one.mean() - da.mean(), 2 * variance**0.5
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def against_da(name):
     parts = []
     for method in ("WT", "IR"):
@@ -453,8 +462,9 @@ Markdown(
 #
 # DI and LI go to 0 when the logits do. Off the data that size is nobody's concern: it may grow or
 # shrink with $\beta$, at its own rate for each method, and the penalty of IR has pressed it down from the start
-# ({doc}`metrics`). So a low DI under drift may say that IR is invariant, or that it has little to say. Here are the
-# measures that depend on scale, beside the scale itself; JS is bounded, but does depend on it:
+# ([What the network looks at](metrics.ipynb)). So a low DI under drift may say that IR is invariant, or that it has
+# little to say. Here are the measures that depend on scale, beside the scale itself; JS is bounded, but does depend on
+# it:
 
 # %%
 PANELS = {
@@ -507,7 +517,7 @@ for name, row in zip(networks, draw_panels(PANELS)):
         axis.set(yscale="log", ylim=(least / 2, None))
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def paler(name):
     da = means.loc[name, "DA"]
     least = da.LI.idxmin()
@@ -541,7 +551,7 @@ survival = pd.DataFrame(rows).T
 show_table(survival.map("{:.2g}".format), label)
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 READABLE = dict(
     relative_LI="relative LI", flip_rate="flip rate", orbit_over_sample="orbit over sample variance"
 )
@@ -599,7 +609,7 @@ for axis in row:
     axis.set_xlabel("degree of drift β")
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def told_apart(name):
     parts = []
     for method in METHOD_STYLES:
@@ -654,7 +664,7 @@ if len(settings.seeds) > 1:
     axis.legend()
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def four_members(name):
     rows = ratio.loc[name]
     lost, ours = means.loc[name, "DA"], ensembles.loc[name]
@@ -780,7 +790,7 @@ in_order = {
     for beta in LINE
 }
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 at_home = line.home.mean()
 noise = (at_home * (100 - at_home) / pairs) ** 0.5
 by_seed = line.home.groupby(["group", "method"]).std().mean()
@@ -812,7 +822,7 @@ settings.save(numbers[columns], results, page)
 # What Section 4.3 says, and whether it is so here. The words are as fixed above: *rapidly* is DI doubled at a drift of
 # 0.1; *low* is below DA without drift; accuracy ratios differ if by more than twice the standard error; and accuracy is
 # on the line if the interval of the correlation lies above 0 over all networks and, where there is one, within each
-# group. The {doc}`ledger <claims>` asks more: an interval over pairs of networks of one seed, and for the line half of the
+# group. The [ledger](claims.ipynb) asks more: an interval over pairs of networks of one seed, and for the line half of the
 # variance. What is *reproduced* here may be *partly* or *not reproduced* there.
 
 
@@ -835,7 +845,7 @@ def verdicts(name):
     }
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 OUTCOMES = {True: "Reproduced", False: "Not reproduced", None: "Undecided"}
 lines = []
 for name in networks:

@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_json: true
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation.format_version,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -21,7 +23,7 @@
 # This book does the paper again from the data. The numbers on a page come from the code on that page, and where ours and
 # the paper's part ways the page says so.
 
-# %% tags=["remove-cell"]
+# %% {"tags": ["remove-cell"]}
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
 import subprocess
 import sys
@@ -42,14 +44,17 @@ if find_spec("ginv") is None:
     sys.path.insert(0, str(clone))
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
-# %% tags=["parameters"]
-profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
-group = "both"  # "R4", "T3" or "both"
-seeds = None  # a list such as [0, 1]; None takes those of the profile
-device = "auto"  # "auto", "cpu" or "cuda"
-results = "results"  # folder for the picture of this page
+# %% {"tags": ["parameters"]}
+# "paper" is the full experiment, "quick" a look in minutes
+profile = "paper"  # @param ["paper", "quick"]
+group = "both"  # @param ["both", "R4", "T3"]
+# a list such as [0, 1]; None takes those of the profile
+seeds = None  # @param {type: "raw"}
+device = "auto"  # @param ["auto", "cpu", "cuda"]
+# folder for the picture of this page
+results = "results"  # @param {type: "string"}
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 from pathlib import Path
 
 from IPython.display import Markdown
@@ -69,14 +74,14 @@ runs = table.pivot_table(index=["group", "method", "seed"], columns="metric", va
 # Three networks of one size. In one, invariance is built in (weight-tying, WT). One was trained on augmented data (DA). One
 # was in addition penalised for logits that change with the orientation (invariance regularisation, IR).
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "A marker per trained network. Upwards: accurate over all orientations. To the right: a network that looks at the same pixels of a digit in each orientation (saliency invariance, SI).", "name": "fig-answer"}, "image": {"alt": "Accuracy against saliency invariance, a marker per trained network, one panel per group"}}}
+# %% {"mystnb": {"figure": {"caption": "A marker per trained network. Upwards: accurate over all orientations. To the right: a network that looks at the same pixels of a digit in each orientation (saliency invariance, SI).", "name": "fig-answer"}, "image": {"alt": "Accuracy against saliency invariance, a marker per trained network, one panel per group"}}, "tags": ["hide-input"]}
 panels = group_panels(settings)
 plot_methods(panels, runs)
 if settings.profile == "paper" and len(panels) == 2:  # the picture of the README
     Path(results).mkdir(exist_ok=True)
     panels["R4"].figure.savefig(Path(results) / "answer.png")
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 means = runs.groupby(["group", "method"]).mean()
 
 
@@ -97,9 +102,9 @@ Markdown("\n".join(map(answer, settings.groups)) + f"\n\nRun with {settings.labe
 # %% [markdown]
 # ## What of the paper holds
 #
-# Each claim of the paper is a row of the {doc}`ledger <claims>`, with a number, a threshold and a verdict that is computed.
+# Each claim of the paper is a row of the [ledger](claims.ipynb), with a number, a threshold and a verdict that is computed.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 verdicts = settings.load(results, "claims").verdict.value_counts()
 Markdown(
     f"Of {verdicts.sum()} rows "
@@ -110,16 +115,20 @@ Markdown(
 # %% [markdown]
 # ## The chapters
 #
-# - {doc}`table1`: the three models, how they are trained, and the paper's Table 1 beside ours.
-# - {doc}`metrics`: the measures from their equations, Figures 1 to 3, and how far to trust SI.
-# - {doc}`drift`: what becomes of invariance and accuracy when digits turn into garments; Figure 4.
-# - {doc}`spectral_decay`: Proposition 3.1, run step by step, and what becomes of the sensitivity of networks; Figure 5.
-# - {doc}`claims`: the ledger.
-# - {doc}`open_choices`: what the paper leaves open, and what each choice does to Table 1.
-# - {doc}`price`: what learned invariance costs, which part of the recipe makes it cost so much, and how far down it goes.
-# - {doc}`your_model`: from a network of your own to a verdict, and what to do about it.
-# - {doc}`performance`: what all this costs, where the time goes and how it grows.
-# - {doc}`scaling`: a sweep of a thousand runs, and what it costs on one machine and on many.
+# - [Table 1: three ways to invariance](table1.ipynb): the three models, how they are trained, and the paper's Table 1
+#   beside ours.
+# - [What the network looks at](metrics.ipynb): the measures from their equations, Figures 1 to 3, and how far to trust SI.
+# - [Drift: when the data leave](drift.ipynb): what becomes of invariance and accuracy when digits turn into garments;
+#   Figure 4.
+# - [Spectral decay](spectral_decay.ipynb): Proposition 3.1, run step by step, and what becomes of the sensitivity of
+#   networks; Figure 5.
+# - [The ledger: claim by claim](claims.ipynb): the ledger.
+# - [What the paper leaves open](open_choices.ipynb): what the paper leaves open, and what each choice does to Table 1.
+# - [What does learned invariance really cost?](price.ipynb): what learned invariance costs, which part of the recipe
+#   makes it cost so much, and how far down it goes.
+# - [Your own model](your_model.ipynb): from a network of your own to a verdict, and what to do about it.
+# - [What it costs](performance.ipynb): what all this costs, where the time goes and how it grows.
+# - [A thousand runs](scaling.ipynb): a sweep of a thousand runs, and what it costs on one machine and on many.
 #
 # ## Run it
 #

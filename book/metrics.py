@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_json: true
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation.format_version,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -30,7 +32,7 @@
 # - What moves SI and what does not, down to attributions without any numerical error.
 # - Companions of LI and DI, and which of them a network can fool by shrinking its logits.
 
-# %% tags=["remove-cell"]
+# %% {"tags": ["remove-cell"]}
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
 import subprocess
 import sys
@@ -51,12 +53,15 @@ if find_spec("ginv") is None:
     sys.path.insert(0, str(clone))
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
-# %% tags=["parameters"]
-profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
-group = "both"  # "R4", "T3" or "both"
-seeds = None  # a list such as [0, 1]; None takes those of the profile
-device = "auto"  # "auto", "cpu" or "cuda"
-results = "results"  # folder for the numbers of this page
+# %% {"tags": ["parameters"]}
+# "paper" is the full experiment, "quick" a look in minutes
+profile = "paper"  # @param ["paper", "quick"]
+group = "both"  # @param ["both", "R4", "T3"]
+# a list such as [0, 1]; None takes those of the profile
+seeds = None  # @param {type: "raw"}
+device = "auto"  # @param ["auto", "cpu", "cuda"]
+# folder for the numbers of this page
+results = "results"  # @param {type: "string"}
 
 # %%
 import copy
@@ -137,8 +142,8 @@ for g, (axis, image) in enumerate(zip(axes, rotations.orbit(test.images[4, 0])))
 # %% [markdown]
 # ## Three trained networks
 #
-# We take the three models of {doc}`table1`: weight-tied (WT), trained on augmented data (DA), and regularised (IR); for
-# the quarter turns R4 and for T3, the cyclic shifts by a third of the width.
+# We take the three models of [Table 1: three ways to invariance](table1.ipynb): weight-tied (WT), trained on augmented
+# data (DA), and regularised (IR); for the quarter turns R4 and for T3, the cyclic shifts by a third of the width.
 
 # %%
 trained = settings.train()
@@ -354,8 +359,8 @@ Markdown(
 # ## Figure 2: where the orientations land
 #
 # Before the logits comes the last hidden layer, 128 numbers of which the logits are a linear function. Where do the
-# orientations of one digit land in it? All the classifier asks is that they land on the side of the right class. WT, invariant
-# from its first layer on, puts them in one place.
+# orientations of one digit land in it? All the classifier asks is that they land on the side of the right class. WT,
+# invariant from its first layer on, puts them in one place.
 
 
 # %%
@@ -476,7 +481,7 @@ for acting, part in zip(groups, panels):
         value = ratio[acting.name, method]
         axis.set_title(f"{method}: distance ratio {value:.2f}")
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 Markdown(
     "\n".join(
         f"- {GROUP_NAMES[acting.name]}: DA puts two orientations of an image {ratio[acting.name, 'DA']:.2f} times as "
@@ -556,9 +561,9 @@ Markdown(
 # ### The choices in a map
 #
 # A choice that makes SI larger may do so for maps of other images as well, so each variant is given with its own floor.
-# The choices are the threshold, the blur, the baseline (black is what the background of a digit becomes when images are normalised), the
-# number of steps, the class whose logit is attributed, and the gradient at the image itself in place of the integrated
-# one.
+# The choices are the threshold, the blur, the baseline (black is what the background of a digit becomes when images are
+# normalised), the number of steps, the class whose logit is attributed, and the gradient at the image itself in place
+# of the integrated one.
 
 
 # %%
@@ -619,7 +624,7 @@ handles = axis.get_legend_handles_labels()
 legend = plt.gcf().legend(*handles, loc="outside lower center", ncols=4)
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def compare(name):
     da, ir, floor = (similarity[name, "DA"], similarity[name, "IR"], floors[name, "DA"])
     above = (da - floor) / (1 - floor)  # 0 at the floor of the variant, 1 for WT
@@ -736,7 +741,7 @@ for name, axis in group_panels(settings).items():
 legend = axis.legend()
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def enough(rows):
     at = rows.set_index(["steps", "method"])
     fifty, exact = at.loc[ginv.saliency.STEPS], at.loc[0]
@@ -780,7 +785,7 @@ for name, (left, right) in zip(settings.groups, axes):
 legend = axes[0, 0].legend(loc="upper left")
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def spread(name):
     da = samples[name, "DA"]
     seeds_apart = table[table.metric == "SI"].groupby(["group", "method"]).value.std()
@@ -876,7 +881,7 @@ handles = axis.get_legend_handles_labels()
 legend = plt.gcf().legend(*handles, loc="outside lower center", ncols=3)
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def share_of_scale(name):
     da, ir = means.loc[name, "DA"], means.loc[name, "IR"]
     by, honest = da.LI / ir.LI, da.relative_LI / ir.relative_LI
@@ -891,8 +896,8 @@ def share_of_scale(name):
 Markdown("\n".join(share_of_scale(name) for name in settings.groups))
 
 # %% [markdown]
-# Nothing above is about perceptrons: {doc}`your_model` measures a residual network on images in colour, with a loader and a
-# group of its own.
+# Nothing above is about perceptrons: [Your own model](your_model.ipynb) measures a residual network on images in
+# colour, with a loader and a group of its own.
 #
 # ## The numbers of this page
 
@@ -923,7 +928,7 @@ settings.save(pd.concat(numbers)[columns], results, "metrics")
 # ## What you saw
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def found(acting):
     name = acting.name
     wt, da, ir = (means.loc[name, method] for method in ("WT", "DA", "IR"))

@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_json: true
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation.format_version,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -27,7 +29,7 @@
 # - One figure: which choices matter, and which are lost in the spread over seeds.
 # - A search for a reading that gives the paper's SI of DA, and what such a search can prove.
 
-# %% tags=["remove-cell"]
+# %% {"tags": ["remove-cell"]}
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
 import subprocess
 import sys
@@ -48,12 +50,15 @@ if find_spec("ginv") is None:
     sys.path.insert(0, str(clone))
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
-# %% tags=["parameters"]
-profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
-group = "both"  # "R4", "T3" or "both"
-seeds = None  # a list such as [0, 1]; None takes those of the profile
-device = "auto"  # "auto", "cpu" or "cuda"
-results = "results"  # folder for the numbers of this page
+# %% {"tags": ["parameters"]}
+# "paper" is the full experiment, "quick" a look in minutes
+profile = "paper"  # @param ["paper", "quick"]
+group = "both"  # @param ["both", "R4", "T3"]
+# a list such as [0, 1]; None takes those of the profile
+seeds = None  # @param {type: "raw"}
+device = "auto"  # @param ["auto", "cpu", "cuda"]
+# folder for the numbers of this page
+results = "results"  # @param {type: "string"}
 
 # %%
 from dataclasses import replace
@@ -101,7 +106,7 @@ Markdown(
 #
 # Left, what the paper says; then the name under which the choice is found below, and what this book does.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 SENTENCES = """
 3.2 | sums over x and g (Equations 1 to 3) | sum or mean | mean over both
 3.2 | "f(x) and f(gx)" | pairs averaged | all ordered pairs gx, hx, g = h in
@@ -127,9 +132,10 @@ show_table(SENTENCES, "Sentences with more than one reading")
 
 # %% [markdown]
 # The other sentences of these sections are definitions and claims, and have their tests elsewhere: groups, orbits and the
-# three equations in {doc}`metrics`, which also asks what number of steps, plain gradients and no blur would do to SI; the
-# numbers of Table 1 with their spread in {doc}`table1`; Section 4.3 in {doc}`drift`; the proposition of Section 3.3 and
-# Section 4.4 in {doc}`spectral_decay`.
+# three equations in [What the network looks at](metrics.ipynb), which also asks what number of steps, plain gradients
+# and no blur would do to SI; the numbers of Table 1 with their spread in [Table 1: three ways to
+# invariance](table1.ipynb); Section 4.3 in [Drift: when the data leave](drift.ipynb); the proposition of Section 3.3
+# and Section 4.4 in [Spectral decay](spectral_decay.ipynb).
 #
 # Three things we know to be open have no row here: whether the images are padded before or after they are normalised, in
 # which orientation the validation images are, and how the weights are initialised. We took padding first, one random
@@ -492,7 +498,7 @@ show_readings(by_measuring, f"Measured otherwise. {legend}")
 # it has LI = DI = 0 and SI = 1, as the paper prints; a reading under which it has not is not the paper's.
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def listed(items):
     return ", ".join(items) or "none"
 
@@ -512,9 +518,10 @@ Markdown(
 # ### The tuning of the penalty
 #
 # The weight $\nu$ is tuned until SI reaches 0.95. Over which pairs? Without pairs of a map with itself, 0.95 is harder to
-# reach, so the penalty is heavier and the accuracy lower. The sweep behind {doc}`table1` has both readings in it: we look up
-# the accuracy at which SI passes 0.95, between its values of $\nu$ and with the one seed that it ran at all of them, on
-# validation images and at the paper's number of epochs, whatever this page's.
+# reach, so the penalty is heavier and the accuracy lower. The sweep behind [Table 1: three ways to
+# invariance](table1.ipynb) has both readings in it: we look up the accuracy at which SI passes 0.95, between its values
+# of $\nu$ and with the one seed that it ran at all of them, on validation images and at the paper's number of epochs,
+# whatever this page's.
 
 
 # %%
@@ -551,7 +558,7 @@ ruled_out = every.set_index(["choice", "reading"]).index.isin(
 assert set(every.choice) == set(SENTENCES.choice)
 assert every.value.notna().sum() >= len(every) - len(by_tuning)
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Change of accuracy (top) and of SI (bottom) when one choice is read otherwise, a marker per method, in units of the spread over seeds. The axis is linear between -1 and 1 and logarithmic beyond. The grey band, twice the square root of 2, is what two runs of different seeds differ by; with one seed there is no spread, the unit is half of a printed digit, and the band means nothing.", "name": "fig-choices"}, "image": {"alt": "Dot plots, a row per choice and reading, a marker per method, one column per group; accuracy above, saliency invariance below, on a symmetric logarithmic axis"}}}
+# %% {"mystnb": {"figure": {"caption": "Change of accuracy (top) and of SI (bottom) when one choice is read otherwise, a marker per method, in units of the spread over seeds. The axis is linear between -1 and 1 and logarithmic beyond. The grey band, twice the square root of 2, is what two runs of different seeds differ by; with one seed there is no spread, the unit is half of a printed digit, and the band means nothing.", "name": "fig-choices"}, "image": {"alt": "Dot plots, a row per choice and reading, a marker per method, one column per group; accuracy above, saliency invariance below, on a symmetric logarithmic axis"}}, "tags": ["hide-input"]}
 shown = every.assign(label=every.choice + ": " + every.reading)[~ruled_out]
 labels = {
     metric: list(shown[shown.metric == metric].label.unique())[::-1]
@@ -590,7 +597,7 @@ if profile != "paper":
     figure.suptitle(settings.label, fontsize="small", color="grey")
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def ranking(name, metric):
     part = every[~ruled_out & (every.group == name) & (every.metric == metric)]
     by_reading = part.dropna().assign(size=part.units.abs())
@@ -612,11 +619,13 @@ Markdown("\n".join(ranking(name, metric) for name in groups for metric in METRIC
 # %% [markdown]
 # ## A search for the SI of DA
 #
-# The paper's SI of DA is 0.17 ± 0.04 for R4 and 0.57 ± 0.08 for T3. {doc}`table1` lays ours beside them, under two ways of
-# treating pairs. A reading that makes one group fit is not enough: is there any that gives *both* numbers?
+# The paper's SI of DA is 0.17 ± 0.04 for R4 and 0.57 ± 0.08 for T3. [Table 1: three ways to invariance](table1.ipynb)
+# lays ours beside them, under two ways of treating pairs. A reading that makes one group fit is not enough: is there
+# any that gives *both* numbers?
 #
 # We search a grid of what the text, or an easy slip, could mean: the product of these lists. It was widened once, after a
-# first look at most of it; all that was looked at is in it, but for clipping at the threshold, which changed next to nothing.
+# first look at most of it; all that was looked at is in it, but for clipping at the threshold, which changed next to
+# nothing.
 
 # %%
 PRINTED = {name: tuple(printed.loc[(name, "DA", "SI"), ["mean", "sd"]]) for name in groups}
@@ -781,7 +790,7 @@ for name in groups:
     gap = abs(distinct.mean() - value) / (sd / 4**0.5)
     few_images[name] = (distinct.std() / sd) ** 2, gap
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 within = pd.DataFrame(
     {name: (turned[name] - PRINTED[name][0]).abs() <= PRINTED[name][1] for name in groups}
 )
@@ -792,7 +801,7 @@ otherwise = {
     name: (groups[name].order * da[da.group == name].value - 1) / (groups[name].order - 1)
     for name in groups
 }
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 lines = [
     f"- **Readings.** {len(search):,} were tried, {len(turned):,} of them turn maps back. Of these, "
     f"{alone} within the paper's ±, and {within.all(axis=1).sum():,} meet "
@@ -845,7 +854,7 @@ settings.save(numbers, results, "open_choices")
 # ## What you saw
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def worst(rows, metric):
     part = rows[(rows.metric == metric) & rows.units.notna()]
     row = part.loc[part.units.abs().idxmax()]

@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_json: true
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation.format_version,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -30,7 +32,7 @@
 # Times differ from run to run, and a page that takes its own would never come out the same twice. So this one reads them:
 # `make bench` measures, and writes `results/bench.csv` and `results/timings.csv`. Only the operations are counted here.
 
-# %% tags=["remove-cell"]
+# %% {"tags": ["remove-cell"]}
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
 import subprocess
 import sys
@@ -51,12 +53,15 @@ if find_spec("ginv") is None:
     sys.path.insert(0, str(clone))
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
-# %% tags=["parameters"]
-profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
-group = "both"  # "R4", "T3" or "both"
-seeds = None  # a list such as [0, 1]; None takes those of the profile
-device = "auto"  # "auto", "cpu" or "cuda"
-results = "results"  # folder for the numbers of this page
+# %% {"tags": ["parameters"]}
+# "paper" is the full experiment, "quick" a look in minutes
+profile = "paper"  # @param ["paper", "quick"]
+group = "both"  # @param ["both", "R4", "T3"]
+# a list such as [0, 1]; None takes those of the profile
+seeds = None  # @param {type: "raw"}
+device = "auto"  # @param ["auto", "cpu", "cuda"]
+# folder for the numbers of this page
+results = "results"  # @param {type: "string"}
 
 # %%
 
@@ -143,7 +148,7 @@ show_table(work, f"One training run of {epochs} epochs", 2)
 #   invariance, scaling and this page are not in it. The reference is a limit that we set for a machine with two cores.
 #   Its memory is that of the largest process.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 shift = bench.index.str.contains("shift")  # shown under less precision
 paired = timings[timings.n.isna()]
 ratios = (paired.reference / paired.ours).groupby(paired.item)
@@ -157,7 +162,7 @@ wrap = {
 }
 show_table(rows, f"On {timings.threads.max()} threads", 3).set_table_styles([wrap], overwrite=False)
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 one_epoch = ginv.Run(epochs=1)
 epoch = costs.training_operations(one_epoch)
 speed = epoch / bench.reference["training DA R4"]
@@ -211,7 +216,7 @@ least = {
 }
 bound = missed.reference / (pd.Series(least) / speed)  # of training rows 1
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 bounds = missed[["ratio", "target"]].assign(bound=bound.reindex(missed.index).fillna(1))
 bounds.columns = ["ratio", "aim", "at the speed of the product"]
 show_table(bounds, "The aims that are missed, and their bounds", 3).set_table_styles(
@@ -258,7 +263,7 @@ if settings.profile == "paper":
     minutes["pages"] = bench.ours["book from a full store, minutes"]
 minutes = pd.Series(minutes).dropna()
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Minutes that each stage takes, from nothing: the training of Table 1 by method and of the further runs of Figure 5, measuring them on the test images, and the pages themselves where that was measured.", "name": "fig-stages"}, "image": {"alt": "Horizontal bars of minutes, one per stage"}}}
+# %% {"mystnb": {"figure": {"caption": "Minutes that each stage takes, from nothing: the training of Table 1 by method and of the further runs of Figure 5, measuring them on the test images, and the pages themselves where that was measured.", "name": "fig-stages"}, "image": {"alt": "Horizontal bars of minutes, one per stage"}}, "tags": ["hide-input"]}
 figure, axis = plt.subplots(figsize=(7, 2.8))
 colours = [
     METHOD_STYLES[name[-2:]].colour if name[-2:] in METHOD_STYLES else "0.6"
@@ -295,7 +300,7 @@ curves = {
 }
 exponents = pd.Series({name: exponent(c) for name, c in curves.items()})
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Time against the number of seeds, of test images and of group elements, median over repeats. Dashed: proportional to n, through the first point. In brackets the fitted exponent.", "name": "fig-growth"}, "image": {"alt": "Four panels of seconds against n, each with a dashed straight line through 0 and the first point"}}}
+# %% {"mystnb": {"figure": {"caption": "Time against the number of seeds, of test images and of group elements, median over repeats. Dashed: proportional to n, through the first point. In brackets the fitted exponent.", "name": "fig-growth"}, "image": {"alt": "Four panels of seconds against n, each with a dashed straight line through 0 and the first point"}}, "tags": ["hide-input"]}
 panels = [
     ("seeds", ["training DA R4 with seeds"]),
     ("test images", ["measure R4 with images"]),
@@ -325,7 +330,7 @@ for axis, (label, names) in zip(axes.flat, panels):
 # ginv.train([ginv.Run("R4", "DA", precision="bfloat16")])
 # ```
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 speeds = rows[rows.index.str.contains("bfloat16|TF32")]
 Markdown(
     "\n".join(
@@ -338,14 +343,14 @@ Markdown(
 # Is it free? The networks of Table 1 were trained both ways, and accuracy and SI measured on 5,000 test images. The shift
 # is that of the mean over the four seeds; the spread is the standard deviation over the seeds in float32.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 shifts = table[shift & table.ratio.notna()]
 shifts.index = shifts.index.str.removeprefix("bfloat16, shift of ")
 shifts = shifts[["ours", "reference", "met"]].replace({"met": {"no": "yes", "yes": "no"}})
 shifts.columns = ["shift", "spread", "more than the spread"]
 show_table(shifts, "What bfloat16 moves (accuracy in points)", 4)
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 far = shifts[shifts["more than the spread"] == "yes"]
 Markdown(
     f"{len(far)} of {len(shifts)} means move by more than their spread"
@@ -355,7 +360,7 @@ Markdown(
 # %% [markdown]
 # ## What you saw
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 saved = pd.concat({"minutes": minutes, "exponent": exponents})
 saved = saved.rename_axis(["quantity", "item"]).rename("value").reset_index()
 settings.save(saved, results, "performance")

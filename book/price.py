@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_json: true
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation.format_version,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -22,18 +24,20 @@
 #
 # **What you will see**
 #
-# - The front of accuracy against saliency invariance (SI) over the weight $\nu$, for the paper's recipe and for single changes of it.
+# - The front of accuracy against saliency invariance (SI) over the weight $\nu$, for the paper's recipe and for single
+#   changes of it.
 # - What single changes of the recipe win back: of noise, optimisation, signal, capacity and the start.
 # - Why a network that begins invariant stays so without being tied, and what it then still pays.
 # - Whether the loss of sensitivity belongs to invariance or to the recipe.
 # - The best combination, trained here, on the test images; and on a convolutional network, with a loop of its own.
 #
-# As in {doc}`table1`, R4 are the rotations by quarter turns and T3 the cyclic translations; DA is training on augmented data, WT
-# weight-tying, IR the paper's invariance regularisation of weight $\nu$. SI is 1 where saliency maps follow the image. LI is the
-# variance of the logits over an orbit, relative LI the same over the squared size of the logits, and the logit scale that size; DI is the
-# divergence of the predicted distributions ({doc}`metrics`).
+# As in [Table 1: three ways to invariance](table1.ipynb), R4 are the rotations by quarter turns and T3 the cyclic
+# translations; DA is training on augmented data, WT weight-tying, IR the paper's invariance regularisation of weight
+# $\nu$. SI is 1 where saliency maps follow the image. LI is the variance of the logits over an orbit, relative LI the
+# same over the squared size of the logits, and the logit scale that size; DI is the divergence of the predicted
+# distributions ([What the network looks at](metrics.ipynb)).
 
-# %% tags=["remove-cell"]
+# %% {"tags": ["remove-cell"]}
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
 import subprocess
 import sys
@@ -54,12 +58,15 @@ if find_spec("ginv") is None:
     sys.path.insert(0, str(clone))
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
-# %% tags=["parameters"]
-profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
-group = "both"  # "R4", "T3" or "both"
-seeds = None  # a list such as [0, 1]; None takes those of the profile
-device = "auto"  # "auto", "cpu" or "cuda"
-results = "results"  # folder for the numbers of this page
+# %% {"tags": ["parameters"]}
+# "paper" is the full experiment, "quick" a look in minutes
+profile = "paper"  # @param ["paper", "quick"]
+group = "both"  # @param ["both", "R4", "T3"]
+# a list such as [0, 1]; None takes those of the profile
+seeds = None  # @param {type: "raw"}
+device = "auto"  # @param ["auto", "cpu", "cuda"]
+# folder for the numbers of this page
+results = "results"  # @param {type: "string"}
 
 # %%
 import copy
@@ -98,9 +105,9 @@ Markdown(f"The networks of Table 1 on this page are those of {settings.label}.")
 # %% [markdown]
 # ## The recipes
 #
-# Each is a line of `price.yaml`, the table of runs that `make tune` hands to `python -m ginv.runs.grid`. What it measures is in
-# `results/price.csv`, on the 2,000 validation images, in all orientations: whatever is chosen on this page is chosen by
-# them. The test images come last, and each network that is reported sees them once.
+# Each is a line of `price.yaml`, the table of runs that `make tune` hands to `python -m ginv.runs.grid`. What it
+# measures is in `results/price.csv`, on the 2,000 validation images, in all orientations: whatever is chosen on this
+# page is chosen by them. The test images come last, and each network that is reported sees them once.
 
 # %%
 grid = read_grid(book_file("price.yaml"))
@@ -109,7 +116,7 @@ keys = ["group", "recipe", "nu", "seed"]
 points = sweep.pivot(index=keys, columns="metric", values="value").reset_index()
 points = points[points.group.isin(settings.groups)]
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 CHANGES = {
     "whole orbit": (
         "noise of the pair",
@@ -138,9 +145,9 @@ lines += [f"- *{name}*: {what} ({counts[name]} networks)" for name, (_, what) in
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# So many networks are affordable since the matrix products of all but Table 1's are in bfloat16 ({doc}`performance`). The
-# single changes have one seed each. Where a recipe does not keep its last weights, those of the best epoch are kept, chosen on these same images, so
-# accuracies are a little high; those of DA, too.
+# So many networks are affordable since the matrix products of all but Table 1's are in bfloat16 ([What it
+# costs](performance.ipynb)). The single changes have one seed each. Where a recipe does not keep its last weights,
+# those of the best epoch are kept, chosen on these same images, so accuracies are a little high; those of DA, too.
 #
 # ## The fronts
 #
@@ -156,7 +163,7 @@ def front(name, recipe, seeds=None):
     return rows.drop(columns=["group", "recipe"]).groupby("nu").mean()
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 CHANGED = MethodStyle("#222222", "D", "-")
 BEST = MethodStyle("#CC79A7", "*", "-")
 COMBINED = "combined"
@@ -193,11 +200,11 @@ def draw_fronts(name):
     figure.suptitle(GROUP_NAMES[name])
 
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Rotations R4: accuracy against SI on the validation images, a marker per nu. Green triangles: the paper's recipe. Black diamonds: with one change. Dashed: the accuracy of data augmentation. Dotted: SI = 0.95.", "name": "fig-fronts-r4"}, "image": {"alt": "Nine panels, each with the front of the paper's recipe and that of one change of it"}}}
+# %% {"mystnb": {"figure": {"caption": "Rotations R4: accuracy against SI on the validation images, a marker per nu. Green triangles: the paper's recipe. Black diamonds: with one change. Dashed: the accuracy of data augmentation. Dotted: SI = 0.95.", "name": "fig-fronts-r4"}, "image": {"alt": "Nine panels, each with the front of the paper's recipe and that of one change of it"}}, "tags": ["hide-input"]}
 if "R4" in settings.groups:
     draw_fronts("R4")
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "The same for translations T3.", "name": "fig-fronts-t3"}, "image": {"alt": "Nine panels, each with the front of the paper's recipe and that of one change of it"}}}
+# %% {"mystnb": {"figure": {"caption": "The same for translations T3.", "name": "fig-fronts-t3"}, "image": {"alt": "Nine panels, each with the front of the paper's recipe and that of one change of it"}}, "tags": ["hide-input"]}
 if "T3" in settings.groups:
     draw_fronts("T3")
 
@@ -230,7 +237,7 @@ price = pd.DataFrame(
 )
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 HE = "DA, He's weights"
 nu_sweep = read_sweep().query("regulariser == 'logit' and seed == 0")
 several = points.groupby(["group", "recipe", "nu"]).accuracy.agg(["std", "count"])
@@ -251,7 +258,7 @@ Markdown(
     + "\n\nA smaller gain may be none; and a price has the scatter of SI in it, too."
 )
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 table = price.loc[["IR", *CHANGES]]
 table = table.join((price.loc["IR"] - table).add_suffix(", won"))
 kinds = {name: kind for name, (kind, _) in CHANGES.items()}
@@ -263,7 +270,7 @@ show_table(
 )
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def in_words(points):
     if np.isnan(points):
         return "an unknown number of points, since no ν that was tried reached it"
@@ -291,7 +298,7 @@ Markdown("\n".join(attributed(name) for name in settings.groups))
 # %% [markdown]
 # Gains of single changes do not add up. Three recipes take several of those that a random start can use:
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 RANDOM = {
     "whole orbit, 600 epochs": "whole orbit, 600 epochs, four seeds",
     "four at once": "whole orbit, all views, cosine decay, a first layer of 512",
@@ -307,11 +314,11 @@ show_table(
 # ## Where a training begins
 #
 # All of these begin at random weights. A penalty on the logits does not say how they should become equal, and the
-# nearest way is to weaken whatever tells orientations apart ({doc}`spectral_decay`): the network goes blind to the group. Yet there
-# are invariant networks of this very shape that are not blind. Let the units of a layer come as
-# orbits, each filter in all orientations. Let the weight between two units depend on their filters and on how far the one is
-# turned against the other, and let the output weigh all members of an orbit alike. Moving the image then permutes the units, layer by
-# layer, and the output stays.
+# nearest way is to weaken whatever tells orientations apart ([Spectral decay](spectral_decay.ipynb)): the network goes
+# blind to the group. Yet there are invariant networks of this very shape that are not blind. Let the units of a layer
+# come as orbits, each filter in all orientations. Let the weight between two units depend on their filters and on how
+# far the one is turned against the other, and let the output weigh all members of an orbit alike. Moving the image then
+# permutes the units, layer by layer, and the output stays.
 #
 # `ginv.symmetrise` turns random weights into such a network: each weight becomes its mean over the group, which
 # acts on both ends of its layer, rescaled to the size that it had. (128 is no multiple of 3: under T3 two units are left
@@ -329,7 +336,7 @@ def orbit_error(model, name):
     return [ginv.relative_logit_invariance(x).mean().item() for x in both]
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def before_training(name, start):
     run = ginv.Run(name, "IR", nu=1.0, symmetric_start=start == "symmetric")
     model = run.model(torch.Generator().manual_seed(0))
@@ -350,21 +357,22 @@ Markdown(
 # From a symmetric start the logits do not move and the features do: invariance without blindness.
 #
 # **Why it stays.** Let $g$ act on the weights $\theta$ by turning filters and exchanging units, so that
-# $f_{g\theta}(gx) = f_\theta(x)$. Symmetric weights are those with $g\theta = \theta$, and then $f_\theta(gx) = f_\theta(x)$. A
-# loss that takes whole orbits, in the task and in the penalty, does not see the difference: $L(g\theta) = L(\theta)$. Its
-# gradient then turns with the weights, $\nabla L(g\theta) = g \nabla L(\theta)$, for $g$ only permutes them; and Adam,
-# which treats every weight by itself and whose moments begin at 0, does so too. So where $g\theta = \theta$ for all $g$, no step
-# leads away. Nordenfors et al. {cite}`nordenfors2023` prove this for the gradient flow of augmented networks, begin their
-# networks in this way, and show that equivariant stationary points may be unstable under augmentation. Rounding, then, may push a network off,
-# and single views push harder. To push it back is all that is left to the penalty: on the path it is 0, and so is its
-# gradient. Nordenfors and Flinth {cite}`nordenfors2025` penalise the asymmetry of the weights for that; here the logits have to do.
+# $f_{g\theta}(gx) = f_\theta(x)$. Symmetric weights are those with $g\theta = \theta$, and then $f_\theta(gx) =
+# f_\theta(x)$. A loss that takes whole orbits, in the task and in the penalty, does not see the difference: $L(g\theta)
+# = L(\theta)$. Its gradient then turns with the weights, $\nabla L(g\theta) = g \nabla L(\theta)$, for $g$ only
+# permutes them; and Adam, which treats every weight by itself and whose moments begin at 0, does so too. So where
+# $g\theta = \theta$ for all $g$, no step leads away. Nordenfors et al. {cite}`nordenfors2023` prove this for the
+# gradient flow of augmented networks, begin their networks in this way, and show that equivariant stationary points may
+# be unstable under augmentation. Rounding, then, may push a network off, and single views push harder. To push it back
+# is all that is left to the penalty: on the path it is 0, and so is its gradient. Nordenfors and Flinth
+# {cite}`nordenfors2025` penalise the asymmetry of the weights for that; here the logits have to do.
 #
 # ## All that helped
 #
-# The combined recipe: a symmetric start with He's weights, whole orbits in both losses, a cosine decay over 100 epochs, and the last weights.
-# The other lines leave out one of its parts, or two; all with the first seed.
+# The combined recipe: a symmetric start with He's weights, whole orbits in both losses, a cosine decay over 100 epochs,
+# and the last weights. The other lines leave out one of its parts, or two; all with the first seed.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 WITHOUT = {
     "combined": "combined",
     "combined, random start": "random start",
@@ -394,7 +402,7 @@ def he_s_gain(name, method):
     return he.accuracy.item() - own.accuracy.item()
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 ablations = {
     (name, text): ablated(name, recipe)
     for name in settings.groups
@@ -406,7 +414,7 @@ show_table(
     2,
 )
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Means over the seeds on the validation images, a marker per nu. Dashed: data augmentation; dash-dotted: with He's weights. Dotted: SI = 0.95.", "name": "fig-combined"}, "image": {"alt": "Fronts of accuracy against saliency invariance, one panel per group, with horizontal lines for data augmentation"}}}
+# %% {"mystnb": {"figure": {"caption": "Means over the seeds on the validation images, a marker per nu. Dashed: data augmentation; dash-dotted: with He's weights. Dotted: SI = 0.95.", "name": "fig-combined"}, "image": {"alt": "Fronts of accuracy against saliency invariance, one panel per group, with horizontal lines for data augmentation"}}, "tags": ["hide-input"]}
 for name, axis in group_panels(settings, 3.6).items():
     draw_front(axis, name, "IR", METHOD_STYLES["IR"])
     draw_front(axis, name, "whole orbit, 600 epochs", CHANGED)
@@ -418,7 +426,7 @@ for name, axis in group_panels(settings, 3.6).items():
     axis.legend(fontsize="small", loc="lower left")
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def initial_weights(name):
     longer = front(name, "DA, 600 epochs").accuracy.item()
     longer -= front(name, "DA").accuracy.item()
@@ -434,7 +442,7 @@ Markdown(
 )
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def with_and_without(name):
     random = price.loc[[r for r in regularised if r not in SYMMETRIC], name]
     paper, best = price.loc["IR", name], random.min()
@@ -452,7 +460,7 @@ Markdown("\n".join(with_and_without(name) for name in settings.groups))
 # %% [markdown]
 # Does rounding matter, on a path that it may push a network off? The same seed with its products in float32:
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 rounding = pd.concat(
     {
         (name, precision): front(name, recipe, seeds=[0])
@@ -465,7 +473,7 @@ rounding = rounding[["accuracy", "SI", "relative_LI"]].unstack("products")
 show_table(rounding.dropna(), "The combined recipe in two precisions, one seed", 5)
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def off_the_path(name):
     curve = front(name, COMBINED)
     least, most = curve.iloc[0], curve.iloc[-1]
@@ -484,11 +492,12 @@ Markdown(
 # ## Is the loss of sensitivity a law?
 #
 # The paper sees that regularised networks react less to any change of the image, by the largest singular value
-# $\sigma_\max$ of their Jacobian. {doc}`spectral_decay` found that much of it is the size of the logits. If it were a law of
-# invariance, all networks of one SI would have lost about the same, whatever trained them. In the middle, $\sigma_\max$ over
-# the logit scale. Right, what becomes of invariance off the data: DI of blends, 0.3 of them garments ({doc}`drift`).
+# $\sigma_{\max}$ of their Jacobian. [Spectral decay](spectral_decay.ipynb) found that much of it is the size of the
+# logits. If it were a law of invariance, all networks of one SI would have lost about the same, whatever trained them.
+# In the middle, $\sigma_{\max}$ over the logit scale. Right, what becomes of invariance off the data: DI of blends, 0.3
+# of them garments ([Drift: when the data leave](drift.ipynb)).
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Sensitivity and DI under drift against SI, a marker per recipe and nu, relative to DA of Table 1. Green triangles: the paper's recipe; black diamonds: from a random start, with changes; pink stars: from a symmetric start.", "name": "fig-sensitivity"}, "image": {"alt": "Scatter plots against saliency invariance, three columns, one row per group"}}}
+# %% {"mystnb": {"figure": {"caption": "Sensitivity and DI under drift against SI, a marker per recipe and nu, relative to DA of Table 1. Green triangles: the paper's recipe; black diamonds: from a random start, with changes; pink stars: from a symmetric start.", "name": "fig-sensitivity"}, "image": {"alt": "Scatter plots against saliency invariance, three columns, one row per group"}}, "tags": ["hide-input"]}
 PANELS = {
     "sigma_max": "σ_max",
     "sigma_max_over_scale": "σ_max over scale",
@@ -518,7 +527,7 @@ for row, name in zip(axes, settings.groups):
     row[0].set_ylabel("over that of DA")
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 MEASURES = [
     "accuracy",
     "SI",
@@ -549,7 +558,7 @@ show_table(
 )
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def sensitivities(name):
     rows = at_target.loc[name].drop(index=["DA", HE])
     rows = rows / at_target.loc[name, "DA"]
@@ -650,7 +659,7 @@ show_table(
 )
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def verdict(name):
     best, accuracy = means.loc[name, COMBINED], means.loc[name].accuracy
     gain = best.accuracy - accuracy
@@ -667,10 +676,10 @@ def verdict(name):
 Markdown("\n".join(verdict(name) for name in settings.groups))
 
 # %% [markdown]
-# Without a penalty, there is the ensemble of the networks of DA, from {doc}`drift`:
+# Without a penalty, there is the ensemble of the networks of DA, from [Drift: when the data leave](drift.ipynb):
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def ensembles():
     drift = settings.load(results, "drift").query("beta == 0")
     drift = drift.groupby(["method", "group", "metric"]).value.mean().unstack()
@@ -687,13 +696,14 @@ Markdown("\n".join(ensembles()))
 # %% [markdown]
 # ## Is it weight-tying by another name?
 #
-# In exact arithmetic, yes: the path is that of a perceptron whose weights are tied in this way, which is not the paper's WT, since that
-# pools after its first layer. (Such a network was not trained here; it is what the combined recipe comes to for large $\nu$.) What is not
-# tied is free to leave, through rounding. And the start takes as much prior knowledge as tying: the group, how it moves pixels, and
-# which units form an orbit. What it does not take is another architecture, or more work in a forward pass.
+# In exact arithmetic, yes: the path is that of a perceptron whose weights are tied in this way, which is not the
+# paper's WT, since that pools after its first layer. (Such a network was not trained here; it is what the combined
+# recipe comes to for large $\nu$.) What is not tied is free to leave, through rounding. And the start takes as much
+# prior knowledge as tying: the group, how it moves pixels, and which units form an orbit. What it does not take is
+# another architecture, or more work in a forward pass.
 #
-# How far the networks have gone shows in the share of their weights that is not symmetric, by their norm; for random weights that share is
-# $\sqrt{1 - 1/|G|}$. And the first layer says whether a network went blind.
+# How far the networks have gone shows in the share of their weights that is not symmetric, by their norm; for random
+# weights that share is $\sqrt{1 - 1/|G|}$. And the first layer says whether a network went blind.
 
 
 # %%
@@ -709,7 +719,7 @@ def asymmetry(model, acting):
     return (lost / total) ** 0.5
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 SHARE = "variance over the orbit, first layer"
 ends = {}
 for recipe in ("DA", "IR", COMBINED):
@@ -724,7 +734,7 @@ ends = pd.DataFrame(ends).T.rename_axis(["group", "recipe", "seed"])
 ends = ends.groupby(["group", "recipe"]).mean()
 show_table(ends, f"After training, means over {len(settings.seeds)} seeds", 3)
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 Markdown(
     "\n".join(
         f"- {GROUP_NAMES[name]}: the first layer of IR keeps {ends[SHARE][name, 'IR'] / ends[SHARE][name, 'DA']:.0%} of the variance over the orbit that DA's has, that of the combined recipe {ends[SHARE][name, COMBINED] / ends[SHARE][name, 'DA']:.0%}."
@@ -737,8 +747,9 @@ Markdown(
 #
 # ## On a convolutional network
 #
-# The recipe asks `ginv` for three things: the start, the orbit, and the penalty, which over the whole orbit is LI itself (Equation 2).
-# {doc}`your_model` has it on a residual network in colour, beside the other ways to invariance.
+# The recipe asks `ginv` for three things: the start, the orbit, and the penalty, which over the whole orbit is LI
+# itself (Equation 2). [Your own model](your_model.ipynb) has it on a residual network in colour, beside the other ways
+# to invariance.
 
 
 # %%
@@ -754,8 +765,8 @@ def recipe_loss(model, acting, x, y, nu):
 
 # %% [markdown]
 # Here is a small network of three convolutions with He's weights, on the garments of Fashion-MNIST {cite}`xiao2017`, in
-# the rotations R4. Two of its kernels are 4 wide and not 3: at a stride of 2 only kernels of even width cover an even number
-# of pixels symmetrically, which the start needs to be invariant.
+# the rotations R4. Two of its kernels are 4 wide and not 3: at a stride of 2 only kernels of even width cover an even
+# number of pixels symmetrically, which the start needs to be invariant.
 
 
 # %%
@@ -767,8 +778,8 @@ def convolutional(symmetric=False):
 
 
 # %% [markdown]
-# Beside it, the same network with data augmentation, which is the same loss without the penalty, and weight-tied: its features, taken of
-# all orientations, and their maximum. To that one all orientations are the same, and one is enough.
+# Beside it, the same network with data augmentation, which is the same loss without the penalty, and weight-tied: its
+# features, taken of all orientations, and their maximum. To that one all orientations are the same, and one is enough.
 
 
 # %%
@@ -822,11 +833,12 @@ show_table(
 )
 
 # %% [markdown]
-# The losses take all orientations of an image, so a step does about as many times the work of a step of data augmentation as the
-# group has elements; but the combined recipe of the perceptron takes 100 epochs, where the paper's networks take 300.
+# The losses take all orientations of an image, so a step does about as many times the work of a step of data
+# augmentation as the group has elements; but the combined recipe of the perceptron takes 100 epochs, where the paper's
+# networks take 300.
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def relative_cost(run):
     """Operations, over those of a DA run of the paper: of a step, and of the whole training."""
     da = ginv.Run(run.group)
@@ -849,7 +861,7 @@ Markdown(
 # ## What you saw
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def summed_up(name):
     random = price.loc[[r for r in regularised if r not in SYMMETRIC], name]
     best, paper, accuracy = (means.loc[name, COMBINED], means.loc[name, "IR"], means.accuracy[name])

@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_json: true
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation.format_version,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -14,9 +16,10 @@
 # %% [markdown]
 # # A thousand runs
 #
-# Four seeds and two groups are enough for a table. They are few for a law: how invariance hangs on the width, on the data, on
-# $\nu$, is a question for a thousand networks. What would those cost? Nobody should train them to find out. This page times
-# the parts on the machine that it runs on, multiplies in the open, and says what would make the product wrong.
+# Four seeds and two groups are enough for a table. They are few for a law: how invariance hangs on the width, on the
+# data, on $\nu$, is a question for a thousand networks. What would those cost? Nobody should train them to find out.
+# This page times the parts on the machine that it runs on, multiplies in the open, and says what would make the product
+# wrong.
 #
 # **What you will see**
 #
@@ -29,7 +32,7 @@
 # The numbers are those of the machine and the minute in which the page was made, so they are others each time. The words
 # beside them are computed from them.
 
-# %% tags=["remove-cell"]
+# %% {"tags": ["remove-cell"]}
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
 import subprocess
 import sys
@@ -50,12 +53,15 @@ if find_spec("ginv") is None:
     sys.path.insert(0, str(clone))
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
-# %% tags=["parameters"]
-profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
-group = "both"  # "R4", "T3" or "both"
-seeds = None  # a list such as [0, 1]; None takes those of the profile
-device = "auto"  # "auto", "cpu" or "cuda"
-results = "results"  # folder for the numbers of this page
+# %% {"tags": ["parameters"]}
+# "paper" is the full experiment, "quick" a look in minutes
+profile = "paper"  # @param ["paper", "quick"]
+group = "both"  # @param ["both", "R4", "T3"]
+# a list such as [0, 1]; None takes those of the profile
+seeds = None  # @param {type: "raw"}
+device = "auto"  # @param ["auto", "cpu", "cuda"]
+# folder for the numbers of this page
+results = "results"  # @param {type: "string"}
 
 # %%
 import heapq
@@ -133,7 +139,7 @@ grid = read_grid(folder / "grid.yaml")
 where = choose_device(device)
 parts = [part for part, _ in stacks(grid.runs, LARGEST_STACK[where.type])]
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 sizes = pd.Series([len(part) for part in parts]).value_counts()
 Markdown(
     f"{len(grid.runs):,} runs in {len(parts)} stacks: "
@@ -194,8 +200,8 @@ alone = pd.Series(alone, name="seconds")
 # ### Counted
 #
 # There are too many architectures in the grid to time each. The operations of a training can be counted, as in
-# {doc}`performance`; so we time one width per method and group, divide, and have a speed. For every other width the price is
-# its count over that speed.
+# [What it costs](performance.ipynb); so we time one width per method and group, divide, and have a speed. For every
+# other width the price is its count over that speed.
 
 
 # %%
@@ -237,7 +243,7 @@ for run in unseen[: None if paper else 2]:
     label = f"{run.method} {run.group}, width {run.width}"
     checks[label] = (told, once_and_epoch(stack)[1])
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Left: seconds for an epoch of one run, in stacks of several sizes; dashed is the price of a run alone. Right: seconds for an epoch of a stack of four, as told from counted operations and as timed; filled: the stacks that gave the speeds, open: those that had no part in them. On the dashed line the two agree.", "name": "fig-price"}, "image": {"alt": "Left, seconds per run and epoch against the size of the stack; right, timed against told seconds, near the diagonal"}}}
+# %% {"mystnb": {"figure": {"caption": "Left: seconds for an epoch of one run, in stacks of several sizes; dashed is the price of a run alone. Right: seconds for an epoch of a stack of four, as told from counted operations and as timed; filled: the stacks that gave the speeds, open: those that had no part in them. On the dashed line the two agree.", "name": "fig-price"}, "image": {"alt": "Left, seconds per run and epoch against the size of the stack; right, timed against told seconds, near the diagonal"}}, "tags": ["hide-input"]}
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4))
 left.plot(alone.index, alone, "o-", color="#0072B2")
 left.axhline(alone.iloc[0], ls="--", color="0.5", lw=1)
@@ -265,7 +271,7 @@ right.set(xlim=(0, most), ylim=(0, most))
 right.legend(loc="upper left")
 right.grid(True)
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 best = alone.idxmin()
 ratios = pd.Series({label: took / told for label, (told, took) in checks.items()})
 low, high = min(ratios.min(), 1), max(ratios.max(), 1)
@@ -299,7 +305,7 @@ evaluating = {key: seconds_to_evaluate(*key, grid.images if paper else FEW) for 
 if not paper:  # a look: as if it were in proportion
     evaluating = {k: s * grid.images / FEW for k, s in evaluating.items()}
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 prices = pd.DataFrame(
     {
         "once (s a stack)": {key: first for key, (first, _) in measured.items()},
@@ -313,9 +319,9 @@ show_table(prices, f"One core, width 128, stacks of 4, epochs timed: {timed_epoc
 # %% [markdown]
 # ## What workers add
 #
-# So far there was one process, and it was ours. Now a real scheduler and a worker of one core, on this machine, and then a second
-# worker beside the first. The sweep is small and of one kind of network, so that its price can be told from the above:
-# four widths, four seeds, an epoch or a few. It is `ginv.runs.grid.run_grid`, in a store of its own.
+# So far there was one process, and it was ours. Now a real scheduler and a worker of one core, on this machine, and
+# then a second worker beside the first. The sweep is small and of one kind of network, so that its price can be told
+# from the above: four widths, four seeds, an epoch or a few. It is `ginv.runs.grid.run_grid`, in a store of its own.
 
 
 # %%
@@ -349,9 +355,9 @@ with LocalCluster(n_workers=1, **options) as cluster, Client(cluster) as client:
     hasty, _ = do_small(client, 4)
 
 # %% [markdown]
-# That was a worker as Dask starts it: with `MALLOC_TRIM_THRESHOLD_` set, so that it gives memory back to the system as soon as
-# it is free. A training frees and takes the same memory in every step, and then has to wait for it. So we start workers that
-# keep what they have, as should you:
+# That was a worker as Dask starts it: with `MALLOC_TRIM_THRESHOLD_` set, so that it gives memory back to the system as
+# soon as it is free. A training frees and takes the same memory in every step, and then has to wait for it. So we start
+# workers that keep what they have, as should you:
 #
 # ```sh
 # export MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=1073741824
@@ -382,10 +388,11 @@ client.close()
 cluster.close()
 
 # %% [markdown]
-# What the small sweep should cost is its arithmetic: for each stack the part that is done once, its epochs, its evaluations.
-# The ratio of what the worker used to that says what we forgot, such as storing, reading, verifying. We shall take it in
-# proportion, which for long trainings is too much rather than too little. And were two workers no trouble to each other, they
-# would use on two cores what one uses on one. They share a memory and a clock, so it may be more.
+# What the small sweep should cost is its arithmetic: for each stack the part that is done once, its epochs, its
+# evaluations. The ratio of what the worker used to that says what we forgot, such as storing, reading, verifying. We
+# shall take it in proportion, which for long trainings is too much rather than too little. And were two workers no
+# trouble to each other, they would use on two cores what one uses on one. They share a memory and a clock, so it may be
+# more.
 
 
 # %%
@@ -400,7 +407,7 @@ def training_seconds(part):
 told = sum(training_seconds(part) + len(part) * few[1] for part, _ in stacks(small(4).runs, 4))
 forgotten, crowded = used[1] / told, used[2] / used[1]
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 stored = {
     run: sum(
         file.stat().st_size
@@ -446,7 +453,7 @@ cost = pd.DataFrame(
 cost["seconds"] = cost.training + cost.measuring
 cost.seconds = cost.seconds * forgotten * crowded + task
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 by_recipe = cost.groupby("recipe", sort=False).agg(
     stacks=("runs", "size"), runs=("runs", "sum"), seconds=("seconds", "sum")
 )
@@ -462,7 +469,7 @@ show_table(
     "The sweep on one core, evaluations included",
 )
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 whole = by_recipe.loc["all"]
 hours = whole["core-hours"]
 Markdown(
@@ -473,15 +480,15 @@ Markdown(
 # %% [markdown]
 # ## On more machines
 #
-# A machine here is one like this, with a worker per core. Divided by the workers the hours are a straight line. Three things
-# bend it, and all can be computed:
+# A machine here is one like this, with a worker per core. Divided by the workers the hours are a straight line. Three
+# things bend it, and all can be computed:
 #
 # - *The longest stack.* A stack is one task, and no task is cut. Tasks are handed out, longest first, to whichever worker
 #   is free; at the end some wait for the last.
 # - *Loading.* Each worker starts once, as timed above.
-# - *Traffic.* Every record crosses the network once. Where the store is a shared folder, so do checkpoints, a minute apart: for
-#   each weight four numbers, itself, the best so far and Adam's two moments. With `--store` they stay on the worker.
-#   What the network carries we have not measured. We assume 100 Mbit/s into the store.
+# - *Traffic.* Every record crosses the network once. Where the store is a shared folder, so do checkpoints, a minute
+#   apart: for each weight four numbers, itself, the best so far and Adam's two moments. With `--store` they stay on the
+#   worker. What the network carries we have not measured. We assume 100 Mbit/s into the store.
 
 # %%
 cores = os.cpu_count() if where.type == "cpu" else torch.cuda.device_count()
@@ -511,7 +518,7 @@ plan = pd.DataFrame({"straight line": line / 3600, "computed": real / 3600})
 plan["from"], plan["to"] = plan.computed * low, plan.computed * high
 plan["busy (%)"] = 100 * line / real
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Hours of the sweep against machines like this one. Dashed: core-hours over cores. Solid: with the longest stack, loading and traffic. The band is by how far told prices were off; it knows nothing of machines unlike this one.", "name": "fig-machines"}, "image": {"alt": "Hours against machines, both logarithmic: a dashed straight line and a solid curve that leaves it to the right"}}}
+# %% {"mystnb": {"figure": {"caption": "Hours of the sweep against machines like this one. Dashed: core-hours over cores. Solid: with the longest stack, loading and traffic. The band is by how far told prices were off; it knows nothing of machines unlike this one.", "name": "fig-machines"}, "image": {"alt": "Hours against machines, both logarithmic: a dashed straight line and a solid curve that leaves it to the right"}}, "tags": ["hide-input"]}
 figure, axis = plt.subplots(figsize=(7, 3.6))
 axis.fill_between(machines, plan["from"], plan.to, color="#0072B2", alpha=0.2)
 axis.plot(plan.computed, "o-", color="#0072B2", label="computed")
@@ -524,14 +531,14 @@ axis.yaxis.set_major_formatter("{x:g}")
 axis.legend()
 axis.minorticks_off()
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 show_table(
     plan.loc[[1, 2, 8, 64]].rename_axis("machines"),
     f"Hours of {len(grid.runs):,} runs on machines of {cores} cores",
     2,
 )
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 bent = plan.index[plan["busy (%)"] < 80]
 Markdown(
     f"- The longest of the {len(parts)} stacks takes {60 * floor:.0f} minutes. "
@@ -547,14 +554,14 @@ Markdown(
 )
 
 # %% [markdown]
-# What is in none of these numbers: machines of another kind, or of several kinds in one cluster; others who use them; a network
-# slower than we assume; a worker that dies, which costs what its stack had done since its last checkpoint, or, where
-# workers share no folder, since it began. And minutes on one machine say little about its hours: processors slow
+# What is in none of these numbers: machines of another kind, or of several kinds in one cluster; others who use them; a
+# network slower than we assume; a worker that dies, which costs what its stack had done since its last checkpoint, or,
+# where workers share no folder, since it began. And minutes on one machine say little about its hours: processors slow
 # down as they get warm.
 #
 # ## What you saw
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 rows = {
     **{("seconds per run-epoch, stack", n): s for n, s in alone.items()},
     **{("told", label): ratio for label, ratio in ratios.items()},

@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_json: true
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation.format_version,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -31,7 +33,7 @@
 # - What Figure 5 leaves out: the size of the logits, and to *what* the networks have become blind.
 # - DA with weight decay on the same axes, since the paper likens the effect to a large one.
 
-# %% tags=["remove-cell"]
+# %% {"tags": ["remove-cell"]}
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
 import subprocess
 import sys
@@ -52,12 +54,15 @@ if find_spec("ginv") is None:
     sys.path.insert(0, str(clone))
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
-# %% tags=["parameters"]
-profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
-group = "both"  # "R4", "T3" or "both"
-seeds = None  # a list such as [0, 1]; None takes those of the profile
-device = "auto"  # "auto", "cpu" or "cuda"
-results = "results"  # folder for the numbers of this page
+# %% {"tags": ["parameters"]}
+# "paper" is the full experiment, "quick" a look in minutes
+profile = "paper"  # @param ["paper", "quick"]
+group = "both"  # @param ["both", "R4", "T3"]
+# a list such as [0, 1]; None takes those of the profile
+seeds = None  # @param {type: "raw"}
+device = "auto"  # @param ["auto", "cpu", "cuda"]
+# folder for the numbers of this page
+results = "results"  # @param {type: "string"}
 
 # %%
 import math
@@ -101,14 +106,14 @@ Markdown(f"This page was run with {settings.label}.")
 # one image $x$ and one element of the group, which acts on images by a matrix $G$. The paper minimises the logit
 # error $\tfrac12 \lVert Wx - WGx \rVert_2^2$ over $t$ steps, and states:
 #
-# ```{prf:proposition} Invariance-induced spectral decay; Proposition 3.1 of the paper
+# :::{prf:proposition} Invariance-induced spectral decay; Proposition 3.1 of the paper
 # :label: prop-decay
 # :nonumber:
 #
 # Logit invariance error minimization implies $\sigma_{\max}(W(t)) \le \sigma_{\max}(W(0))$ when $t \to \infty$.
-# ```
+# :::
 #
-# ```{prf:proof}
+# :::{prf:proof}
 # Write $\epsilon = x - Gx$ and $\Sigma = \epsilon \epsilon^T$.
 #
 # *Step 1, the gradient.* The error is $\tfrac12 \lVert W \epsilon \rVert_2^2$ and its gradient $W \epsilon \epsilon^T =
@@ -129,7 +134,7 @@ Markdown(f"This page was run with {settings.label}.")
 # *Step 4, the norm.* The spectral norm is submultiplicative, hence for every $t \ge 0$
 #
 # $$ \lVert W(t) \rVert_2 \le \lVert W(0) \rVert_2 \, \lVert \exp(-\Sigma t) \rVert_2 = \lVert W(0) \rVert_2 . \tag{7} $$
-# ```
+# :::
 #
 # The proof is the paper's but for three things, which we come to. It names Cauchy-Schwarz in step 4; it says
 # "$t \to \infty$" where every $t$ will do; and it does not say how small $\alpha$ has to be.
@@ -293,8 +298,8 @@ Markdown(
 # %% [markdown]
 # ## The limit
 #
-# As $t \to \infty$, $\exp(-t) \to 0$, and what is left is $W(0) (I - \epsilon\epsilon^T / \lVert \epsilon \rVert^2)$: $W(0)$
-# has forgotten one direction out of 1296, and kept all others. On the way the logit error is $e^{-2t}$ times
+# As $t \to \infty$, $\exp(-t) \to 0$, and what is left is $W(0) (I - \epsilon\epsilon^T / \lVert \epsilon \rVert^2)$:
+# $W(0)$ has forgotten one direction out of 1296, and kept all others. On the way the logit error is $e^{-2t}$ times
 # what it was, whatever $W(0)$ is.
 
 # %%
@@ -318,8 +323,9 @@ for case in cases:
 # ## How far does $\sigma_{\max}$ fall?
 #
 # The proposition bounds it from above and says nothing of a fall. Three starts show what there can be. One is
-# random. In one, a row of $W(0)$ points along $\epsilon$ and is twice as long as $\sigma_{\max}$ of the random start; that is what the flow takes. In
-# one such a row points along $x + gx + \dots$, the sum over the orbit, which is at right angles to $\epsilon$.
+# random. In one, a row of $W(0)$ points along $\epsilon$ and is twice as long as $\sigma_{\max}$ of the random start;
+# that is what the flow takes. In one such a row points along $x + gx + \dots$, the sum over the orbit, which is at
+# right angles to $\epsilon$.
 
 # %%
 acting, case = groups[0], cases[0]
@@ -340,7 +346,7 @@ starts = {
     "strongest along an invariant image": with_row_along(summed, case.W0),
 }
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "The largest singular value along the flow, relative to its start, for three starts. The one along an invariant image stays on the bound of the proposition, at 1, and the random one nearly. The one along ε falls until the rest of its matrix is the larger. The logit error falls alike for all three.", "name": "fig-one-direction"}, "image": {"alt": "Largest singular value against time for three starts, one falling and two flat, with the falling logit error"}}}
+# %% {"mystnb": {"figure": {"caption": "The largest singular value along the flow, relative to its start, for three starts. The one along an invariant image stays on the bound of the proposition, at 1, and the random one nearly. The one along \u03b5 falls until the rest of its matrix is the larger. The logit error falls alike for all three.", "name": "fig-one-direction"}, "image": {"alt": "Largest singular value against time for three starts, one falling and two flat, with the falling logit error"}}, "tags": ["hide-input"]}
 grid = np.linspace(0, 5, 51)
 figure, axis = plt.subplots(figsize=(6, 3.2))
 for (label, W0), line in zip(starts.items(), ("--", "-.", "-")):
@@ -356,9 +362,9 @@ axis.set(
 legend = axis.legend(loc="center right", bbox_to_anchor=(1, 0.76))
 
 # %% [markdown]
-# The third keeps its $\sigma_{\max}$ to the last digit while its logit error goes to 0: a network without logit error can be
-# as sensitive as one likes, and the flow has no reason to make it less so. And a random network hardly notices, as
-# $\epsilon$ is one direction of many.
+# The third keeps its $\sigma_{\max}$ to the last digit while its logit error goes to 0: a network without logit error
+# can be as sensitive as one likes, and the flow has no reason to make it less so. And a random network hardly notices,
+# as $\epsilon$ is one direction of many.
 
 # %%
 W0 = starts["strongest along an invariant image"]
@@ -382,7 +388,8 @@ show_table(one_direction, "One image and one group element, as t → ∞")
 
 # %% [markdown]
 # The paper adds that the initialisations make $\sigma_{\max}(W(0))$ small. For a matrix of $m \times n$ entries of
-# variance $s^2$ it is about $s (\sqrt{m} + \sqrt{n})$, and the variance is $2/n$ for He's initialisation, $2/(m+n)$ for Glorot's.
+# variance $s^2$ it is about $s (\sqrt{m} + \sqrt{n})$, and the variance is $2/n$ for He's initialisation, $2/(m+n)$ for
+# Glorot's.
 
 # %%
 m, n = case.W0.shape
@@ -401,8 +408,8 @@ Markdown(
 #
 # $$ 0 < \alpha < \frac{2}{\lambda_{\max}(\Sigma)} = \frac{2}{\epsilon^T \epsilon} . $$
 #
-# (or $W(0)\epsilon = 0$, when nothing moves). Then $I - \alpha\Sigma$ stretches nothing, and $\sigma_{\max}$ never rises here
-# either. At the limit itself the sign of $W\epsilon$ flips for ever; beyond it the proposition fails.
+# (or $W(0)\epsilon = 0$, when nothing moves). Then $I - \alpha\Sigma$ stretches nothing, and $\sigma_{\max}$ never
+# rises here either. At the limit itself the sign of $W\epsilon$ flips for ever; beyond it the proposition fails.
 
 
 # %%
@@ -424,8 +431,8 @@ for rate, path in strengths.items():
 
 # %% [markdown]
 # Within that range, the smaller the step the closer to the flow. Descent errs at first order: at a fixed time $t =
-# k\alpha$, both in the units above, it is to leading order $\tfrac12 \alpha t e^{-t} \lVert W(0) \hat\epsilon \rVert$ away, so half the step leaves half the
-# error. Measured against the closed form and against the integrated flow:
+# k\alpha$, both in the units above, it is to leading order $\tfrac12 \alpha t e^{-t} \lVert W(0) \hat\epsilon \rVert$
+# away, so half the step leaves half the error. Measured against the closed form and against the integrated flow:
 
 # %%
 rates, t = 2.0 ** -np.arange(2, 8), 2.0
@@ -453,7 +460,7 @@ for name, case in first.items():
     W = descend(case.W0, case.e, rates[-1], round(t / rates[-1]))[-1]
     assert abs((W - flow).norm() / errors[name][0, -1] - 1) < 1e-6
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Left: the distance of gradient descent from the flow at a fixed time halves with the step; a line of slope one is dotted. Right: the largest singular value under descent, which never rises up to a step of 2, and does beyond it.", "name": "fig-descent"}, "image": {"alt": "Error of gradient descent against step size, a straight line in logarithms, and largest singular value against step for four step sizes, growing for the largest"}}}
+# %% {"mystnb": {"figure": {"caption": "Left: the distance of gradient descent from the flow at a fixed time halves with the step; a line of slope one is dotted. Right: the largest singular value under descent, which never rises up to a step of 2, and does beyond it.", "name": "fig-descent"}, "image": {"alt": "Error of gradient descent against step size, a straight line in logarithms, and largest singular value against step for four step sizes, growing for the largest"}}, "tags": ["hide-input"]}
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
 for (name, rows), marker in zip(errors.items(), "os"):
     left.loglog(rates, rows.mean(0), marker, label=GROUP_NAMES[name])
@@ -477,9 +484,9 @@ legend = right.legend(loc="upper left")
 # $$ W(t) \to W(0)\, \Pi , \qquad \Pi \text{ the projector on } \{ v : v^T (gx - hx) = 0 \text{ for all } x, g, h \} . $$
 #
 # Set beside it $P = \frac{1}{|\mathcal G|} \sum_g G$, the average over the group. It is the projector on the images that
-# the group leaves as they are, and $W(0) P$ is a weight-tied network: it maps $x$ to the *mean* of $W(0) gx$ over the orbit. (The weight-tied
-# networks of {doc}`table1` take the maximum and are not linear.) Since $P (gx - hx) = 0$, $P$'s image lies in the null
-# space. Two facts follow.
+# the group leaves as they are, and $W(0) P$ is a weight-tied network: it maps $x$ to the *mean* of $W(0) gx$ over the
+# orbit. (The weight-tied networks of [Table 1: three ways to invariance](table1.ipynb) take the maximum and are not
+# linear.) Since $P (gx - hx) = 0$, $P$'s image lies in the null space. Two facts follow.
 #
 # - **On the images themselves** the limit is always the weight-tied network: $x - Px$ is an average of differences $x -
 #   gx$, so $\Pi (x - Px) = 0$ and $W(0) \Pi x = W(0) P x$.
@@ -563,7 +570,7 @@ for acting in groups:
     assert (Sigma - basis @ (basis.T @ Sigma)).abs().max() < 1e-13
     assert rates[0] > 1e-12  # full rank: nothing else in the null space
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 lines = [
     f"- **{GROUP_NAMES[name]}.** {s.inked.sum()} pixels have ink; rank {len(s.rates)} of Σ, as many as $P$ removes of "
     f"them. The smallest eigenvalue is {s.rates[0]:.1g} times the largest."
@@ -612,7 +619,7 @@ columns = ["group", "init", "t", "distance", "logit error", "sigma max"]
 paths = pd.DataFrame(rows, columns=columns).set_index(["group", "init", "t"])
 relative = paths / paths.xs(0.0, level="t")
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "The flow over all training images and their orbits, relative to its start: the distance of W(t) from the weight-tied W(0)P over the pixels with ink, the logit error, and the largest singular value. The vertical line is the number of steps that the networks of this book are trained.", "name": "fig-all-images"}, "image": {"alt": "Distance from the tied network, logit error and largest singular value against time in logarithmic scales, one panel per group"}}}
+# %% {"mystnb": {"figure": {"caption": "The flow over all training images and their orbits, relative to its start: the distance of W(t) from the weight-tied W(0)P over the pixels with ink, the logit error, and the largest singular value. The vertical line is the number of steps that the networks of this book are trained.", "name": "fig-all-images"}, "image": {"alt": "Distance from the tied network, logit error and largest singular value against time in logarithmic scales, one panel per group"}}, "tags": ["hide-input"]}
 for name, axis in group_panels(settings).items():
     curves = relative.loc[name, "Glorot"].loc[ages]
     for column, line in zip(curves, ("-", "--", "-.")):
@@ -633,10 +640,10 @@ assert (ends.distance < 1e-13).all()
 
 # %% [markdown]
 # The distance falls to rounding: the flow of a linear network *is* weight tying in the end, on the pixels with ink. But the
-# eigenvalues of $\Sigma$ reach over many powers of ten, and so does the time this takes. What counts for the logit error is gone
-# early; what hardly any image shows is learned last.
+# eigenvalues of $\Sigma$ reach over many powers of ten, and so does the time this takes. What counts for the logit
+# error is gone early; what hardly any image shows is learned last.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 lines = [
     f"- **{GROUP_NAMES[name]}.** After {steps:,} steps the logit error is {row['logit error']:.0e} of what it was; the distance from the "
     f"weight-tied network is still {row.distance:.0%} of what it was."
@@ -673,8 +680,8 @@ show_table(decay, "sigma max over all images and orbits")
 # ## When it fails
 #
 # With fewer images the differences span less. On those images the limit is still weight-tied, which is the first
-# of the two facts; on others it need not be. The distance here is that of the logits $W(\infty) x$ and $W(0) P x$, over the orbits
-# of images, relative to the distance at the start.
+# of the two facts; on others it need not be. The distance here is that of the logits $W(\infty) x$ and $W(0) P x$, over
+# the orbits of images, relative to the distance at the start.
 
 # %%
 sizes = [10, 100, 1000]
@@ -710,7 +717,7 @@ columns = ["group", "images", "rank", "training images", "new images"]
 spans = pd.DataFrame(rows, columns=columns).set_index(["group", "images"])
 assert (spans["training images"] < 1e-8).all()
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Where the flow ends with n training images: distance of its logits from those of the weight-tied network, on those images (rounding) and on new ones. The number at a point is the rank of Sigma.", "name": "fig-few-images"}, "image": {"alt": "Distance from the weight-tied network against the number of training images, near zero on training images and falling on new images, one panel per group"}}}
+# %% {"mystnb": {"figure": {"caption": "Where the flow ends with n training images: distance of its logits from those of the weight-tied network, on those images (rounding) and on new ones. The number at a point is the rank of Sigma.", "name": "fig-few-images"}, "image": {"alt": "Distance from the weight-tied network against the number of training images, near zero on training images and falling on new images, one panel per group"}}, "tags": ["hide-input"]}
 for name, axis in group_panels(settings).items():
     for column, style in (("new images", "o-"), ("training images", "s--")):
         curve = spans.loc[name, column].clip(lower=1e-17)
@@ -729,7 +736,7 @@ for name, axis in group_panels(settings).items():
     axis.margins(y=0.1)
 legend = axis.legend(loc="center left")
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 lines = []
 for acting in groups:
     full = len(spectra[acting.name].rates)
@@ -799,7 +806,7 @@ def train_deep(depth):
 
 deep = {depth: train_deep(depth) for depth in depths}
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Gradient descent on the logit error of linear networks of several depths, relative to the start: the largest singular value of the product (left) and of its invariant part (right).", "name": "fig-deep-linear"}, "image": {"alt": "Largest singular value of the product and of its invariant part against training step, a line per depth"}}}
+# %% {"mystnb": {"figure": {"caption": "Gradient descent on the logit error of linear networks of several depths, relative to the start: the largest singular value of the product (left) and of its invariant part (right).", "name": "fig-deep-linear"}, "image": {"alt": "Largest singular value of the product and of its invariant part against training step, a line per depth"}}, "tags": ["hide-input"]}
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
 for axis, column in zip(axes, ["sigma of W", "sigma of W P"]):
     for (depth, path), line in zip(deep.items(), ("-", "--", "-.", ":") * 3):
@@ -816,7 +823,7 @@ show_table(
     change.T.rename_axis("depth"), f"{acting.name}, after {steps_deep} steps, relative to the start"
 )
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 lines = []
 for depth, column in change.items():
     moved = round(100 * (column["sigma of W P"] - 1), 1) + 0.0
@@ -831,7 +838,7 @@ Markdown("\n".join(lines))
 # Read the numbers with care: they are of one start, one width and the logit error alone. What depth changes for certain
 # is that the invariant part is no longer out of reach.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 numbers = {}
 for acting in groups:
     name = acting.name
@@ -866,9 +873,9 @@ settings.save(proposition, results, "proposition")
 #
 # For linear networks the decay is proved, small for one image, and confined to what the group can change. The paper's
 # claim is about networks that learn to classify at the same time: that they buy invariance to one group by going blind
-# to *any* change of the input (Sections 1, 3.3 and 4.4). A network has no single matrix, but at each image it has one, its Jacobian $J(x) = \partial f / \partial x$, with a row per
-# logit and a column per pixel. Its largest singular value $\sigma_\max(J)$ is the most that the logits can move for a
-# small step, per unit of its length.
+# to *any* change of the input (Sections 1, 3.3 and 4.4). A network has no single matrix, but at each image it has one,
+# its Jacobian $J(x) = \partial f / \partial x$, with a row per logit and a column per pixel. Its largest singular value
+# $\sigma_{\max}(J)$ is the most that the logits can move for a small step, per unit of its length.
 #
 # The paper compares DA with three forms of the penalty between $f(gx)$ and $f(hx)$:
 #
@@ -880,9 +887,9 @@ settings.save(proposition, results, "proposition")
 # ### How strong a penalty, for each form
 #
 # Each form has its own scale, so each has its own $\nu$, "such that $SI \ge 0.95$". The search is the one of
-# {doc}`table1`, on validation images.
+# [Table 1: three ways to invariance](table1.ipynb), on validation images.
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "What each form of the penalty reaches: SI on validation images against its weight nu, averaged over the seeds that were trained there. The dashed line is the target. A large marker is the nu that the figures below use.", "name": "fig-forms"}, "image": {"alt": "Saliency similarity against nu on a logarithmic axis, a line for each of three regularisers, one panel per group"}}}
+# %% {"mystnb": {"figure": {"caption": "What each form of the penalty reaches: SI on validation images against its weight nu, averaged over the seeds that were trained there. The dashed line is the target. A large marker is the nu that the figures below use.", "name": "fig-forms"}, "image": {"alt": "Saliency similarity against nu on a logarithmic axis, a line for each of three regularisers, one panel per group"}}, "tags": ["hide-input"]}
 FORMS = {
     "logit": METHOD_STYLES["IR"],
     "kl": MethodStyle("#CC79A7", "v", ":"),
@@ -902,7 +909,7 @@ for name, axis in group_panels(settings).items():
 handles = axis.get_legend_handles_labels()
 legend = plt.gcf().legend(*handles, loc="outside lower center", ncols=3)
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 rows = []
 for name, form in product(settings.groups, FORMS):
     nu = ginv.chosen_nu(name, form)
@@ -938,7 +945,7 @@ def name_of(run):
 # %% [markdown]
 # ### How sensitive is a network, and to what?
 #
-# $J(x)$ is small, 9 by 1,296, so nothing needs to be approximated: nine backward passes give it, and $\sigma_\max^2$ is
+# $J(x)$ is small, 9 by 1,296, so nothing needs to be approximated: nine backward passes give it, and $\sigma_{\max}^2$ is
 # the largest eigenvalue of the 9 by 9 matrix $J J^\top$. We average over test images in all their orientations.
 #
 # One number says how far the logits move for the worst step. Whether a network has become blind to *the group* or to
@@ -1005,7 +1012,7 @@ def sensitivity(model, acting):
 
 
 # %% [markdown]
-# A weight-tied network is a check: $f(gx) = f(x)$ gives $J(gx) G = J(x)$, so $\sigma_\max$ is the same all over an
+# A weight-tied network is a check: $f(gx) = f(x)$ gives $J(gx) G = J(x)$, so $\sigma_{\max}$ is the same all over an
 # orbit, and a step towards the orbit, which the network cannot see when it is taken as a whole, need not be invisible
 # to first order: between two orientations lie images that are neither.
 
@@ -1056,7 +1063,7 @@ means = over_seeds.mean().unstack()
 # %% [markdown]
 # ### Figure 5
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Figure 5 of the paper, on a logarithmic axis, and below it the accuracy. A marker per seed, a bar at the mean.", "name": "fig-5"}, "image": {"alt": "Largest singular value of the Jacobian and accuracy for data augmentation and the three forms of the regulariser, one column per group"}}}
+# %% {"mystnb": {"figure": {"caption": "Figure 5 of the paper, on a logarithmic axis, and below it the accuracy. A marker per seed, a bar at the mean.", "name": "fig-5"}, "image": {"alt": "Largest singular value of the Jacobian and accuracy for data augmentation and the three forms of the regulariser, one column per group"}}, "tags": ["hide-input"]}
 SHOWN = ["DA", *(f"IR, {form}" for form in FORMS)]
 figure, axes = plt.subplots(2, len(settings.groups), figsize=(8, 4.8), squeeze=False, sharey="row")
 for column, name in zip(axes.T, settings.groups):
@@ -1069,7 +1076,7 @@ for column, name in zip(axes.T, settings.groups):
             axis.hlines(value.mean(), place - 0.3, place + 0.3, style.colour)
         axis.set_xticks(range(len(SHOWN)), [m.split(", ")[-1] for m in SHOWN])
         axis.margins(x=0.15)
-axes[0, 0].set(yscale="log", ylabel=r"$\sigma_\max(J)$")
+axes[0, 0].set(yscale="log", ylabel=r"$\sigma_{\max}(J)$")
 axes[1, 0].set_ylabel("accuracy (%)")
 if profile != "paper":
     figure.suptitle(settings.label, fontsize="small", color="grey")
@@ -1100,12 +1107,12 @@ show_table(
 # %% [markdown]
 # ### Blind to the group, or to everything?
 #
-# A smaller $\sigma_\max$ alone does not say. The network may have smaller logits; or it may have gone blind to the
+# A smaller $\sigma_{\max}$ alone does not say. The network may have smaller logits; or it may have gone blind to the
 # group's own directions, which is what it was asked for; or to all. The figure lays everything on one axis, relative to
 # DA, the bare sensitivities and then the same per unit of logit scale, with WT to show what a network looks like that was
 # built blind to the group. The mean over seeds is a geometric one.
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Sensitivity of the regularised networks and of WT relative to DA: left of 1 is less sensitive. Below the dotted line everything is divided by the logit scale. All the way to the orbit WT does not respond at all, so it is missing there.", "name": "fig-blind"}, "image": {"alt": "Dot plot on a logarithmic axis of sensitivities relative to data augmentation, a marker for each form of the regulariser and for weight-tying, one panel per group"}}}
+# %% {"mystnb": {"figure": {"caption": "Sensitivity of the regularised networks and of WT relative to DA: left of 1 is less sensitive. Below the dotted line everything is divided by the logit scale. All the way to the orbit WT does not respond at all, so it is missing there.", "name": "fig-blind"}, "image": {"alt": "Dot plot on a logarithmic axis of sensitivities relative to data augmentation, a marker for each form of the regulariser and for weight-tying, one panel per group"}}, "tags": ["hide-input"]}
 STEPS = {
     "sigma_max": "σ_max",
     "step_to_orbit": "step to orbit",
@@ -1144,7 +1151,7 @@ handles = axis.get_legend_handles_labels()
 legend = plt.gcf().legend(*handles, loc="outside lower center", ncols=5)
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def blindness(name, form):
     ratio = relative_to_da(name, f"IR, {form}")
     orbit, image = (ratio[f"all the way to {end}"] for end in ("orbit", "image"))
@@ -1166,9 +1173,9 @@ Markdown("\n".join(blindness(name, form) for name in settings.groups for form in
 # ### Is it a large weight decay?
 #
 # The paper says that all this "has an effect similar to training a network with a large weight decay". Weight decay
-# lowers $\sigma_\max$ without knowing of any group. So the question is what it does to accuracy and to SI on the way.
+# lowers $\sigma_{\max}$ without knowing of any group. So the question is what it does to accuracy and to SI on the way.
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "DA with growing weight decay (line, the numbers are the decay) and the three forms of the regulariser on the same axes: accuracy and SI against sensitivity, averaged over the seeds, of which weight decay has the first two.", "name": "fig-decay"}, "image": {"alt": "Accuracy and saliency similarity against the largest singular value: a line for data augmentation with increasing weight decay and three markers for the regularisers, one column per group"}}}
+# %% {"mystnb": {"figure": {"caption": "DA with growing weight decay (line, the numbers are the decay) and the three forms of the regulariser on the same axes: accuracy and SI against sensitivity, averaged over the seeds, of which weight decay has the first two.", "name": "fig-decay"}, "image": {"alt": "Accuracy and saliency similarity against the largest singular value: a line for data augmentation with increasing weight decay and three markers for the regularisers, one column per group"}}, "tags": ["hide-input"]}
 DECAYED = [f"DA, weight decay {d:g}" for d in WEIGHT_DECAYS]
 figure, axes = plt.subplots(2, len(settings.groups), figsize=(8, 5.2), squeeze=False, sharey="row")
 for column, name in zip(axes.T, settings.groups):
@@ -1199,14 +1206,14 @@ for column, name in zip(axes.T, settings.groups):
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("")
-    column[1].set_xlabel(r"$\sigma_\max(J)$")
+    column[1].set_xlabel(r"$\sigma_{\max}(J)$")
 axes[0, 0].set_ylabel("accuracy (%)")
 axes[1, 0].set_ylabel("SI")
 handles = axes[0, 0].get_legend_handles_labels()
 legend = figure.legend(*handles, loc="outside lower center", ncols=4)
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def likeness(name):
     values = means.xs(name, level="group")
     ir, sigma = values["IR, logit"], values.loc["sigma_max"]
@@ -1238,7 +1245,7 @@ Markdown("\n".join(likeness(name) for name in settings.groups))
 # ## What you saw
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def compared(name, metric):
     """The forms whose mean is below DA's, and those whose is not, at the nu that the sweep chose."""
     values = means.xs(name, level="group").loc[metric]
@@ -1278,7 +1285,7 @@ Markdown("\n".join(found(name) for name in settings.groups))
 # so its sensitivity tells what invariance as such demands:
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def oracle(name):
     values = means.xs(name, level="group")
     share = (values.loc["sigma_max"] / values.DA.sigma_max).to_dict()
@@ -1300,7 +1307,7 @@ Markdown("\n".join(oracle(name) for name in settings.groups))
 # And the start that the paper calls small? Here it is for networks, beside what training makes of it:
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def from_start(name):
     sigmas = means.loc["sigma_max"].loc[name]
     return (

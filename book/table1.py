@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_json: true
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation.format_version,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -27,7 +29,7 @@
 # - Table 1 of the paper beside ours: accuracy and three measures of invariance over the orbits of the test images; then
 #   cell by cell what agrees and what does not.
 
-# %% tags=["remove-cell"]
+# %% {"tags": ["remove-cell"]}
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
 import subprocess
 import sys
@@ -48,12 +50,15 @@ if find_spec("ginv") is None:
     sys.path.insert(0, str(clone))
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
-# %% tags=["parameters"]
-profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
-group = "both"  # "R4", "T3" or "both"
-seeds = None  # a list such as [0, 1]; None takes those of the profile
-device = "auto"  # "auto", "cpu" or "cuda"
-results = "results"  # folder for the numbers of this page
+# %% {"tags": ["parameters"]}
+# "paper" is the full experiment, "quick" a look in minutes
+profile = "paper"  # @param ["paper", "quick"]
+group = "both"  # @param ["both", "R4", "T3"]
+# a list such as [0, 1]; None takes those of the profile
+seeds = None  # @param {type: "raw"}
+device = "auto"  # @param ["auto", "cpu", "cuda"]
+# folder for the numbers of this page
+results = "results"  # @param {type: "string"}
 
 # %%
 import matplotlib.pyplot as plt
@@ -149,7 +154,7 @@ Markdown(
 # %%
 trained = settings.train()
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Accuracy during training, averaged over seeds, on 2,000 validation images, each in one random orientation.", "name": "fig-training"}, "image": {"alt": "Validation accuracy against epoch, a line per method, one panel per group"}}}
+# %% {"mystnb": {"figure": {"caption": "Accuracy during training, averaged over seeds, on 2,000 validation images, each in one random orientation.", "name": "fig-training"}, "image": {"alt": "Validation accuracy against epoch, a line per method, one panel per group"}}, "tags": ["hide-input"]}
 curves = pd.DataFrame(
     {run: result.record["validation_accuracy"] for run, result in trained.items()}
 )
@@ -169,7 +174,7 @@ for name, axis in group_panels(settings).items():
 # below 0.9 of the largest are set to zero; a $3 \times 3$ Gaussian smooths the rest. Turned back to a common orientation, the maps of one image can be laid over each other.
 
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "What each network looks at (red) in the orientations of one digit, all turned back to a common orientation. A network that treats the orientations alike has the same spots in each column.", "name": "fig-saliency"}, "image": {"alt": "Saliency maps of one digit, a row per method, a column per orientation"}}}
+# %% {"mystnb": {"figure": {"caption": "What each network looks at (red) in the orientations of one digit, all turned back to a common orientation. A network that treats the orientations alike has the same spots in each column.", "name": "fig-saliency"}, "image": {"alt": "Saliency maps of one digit, a row per method, a column per orientation"}}, "tags": ["hide-input"]}
 def first_model(acting, method):
     """The network of the first seed."""
     run = settings.run(acting.name, method, settings.seeds[0])
@@ -188,7 +193,7 @@ for row, method in zip(axes, METHOD_STYLES):
 # One digit may be an exception. So here is the first test image of each class, for a reader in a browser to step through
 # its orbit.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 firsts = torch.stack([(test.labels == c).int().argmax() for c in range(CLASSES)])
 digits, classes = test.images[firsts], test.labels[firsts]
 
@@ -206,7 +211,7 @@ def says(acting, model):
     return {"answer": [*map(str, answer.tolist())], "probability": p.tolist()}
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 pictures, maps, parts = [], {method: [] for method in METHOD_STYLES}, []
 for acting in groups:
     pictures += map(saliency_picture, acting.orbit(digits).flatten(0, 1))
@@ -263,7 +268,7 @@ by_nu["chosen", ""] = ["←" * (nu == ginv.chosen_nu(name)) for name, nu in rows
 by_nu.index = pd.MultiIndex.from_tuples([(name, f"{nu:g}") for name, nu in rows])
 show_table(by_nu, "300 epochs, 2,000 validation images")
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "What the penalty buys and what it costs: accuracy against SI on validation images, a point per ν, averaged over its seeds; the numbers are the smallest ν, the largest, and the chosen one, which is ringed. The dashed line is the target.", "name": "fig-sweep"}, "image": {"alt": "Accuracy against saliency similarity, one point per nu, with the chosen nu ringed, one panel per group"}}}
+# %% {"mystnb": {"figure": {"caption": "What the penalty buys and what it costs: accuracy against SI on validation images, a point per \u03bd, averaged over its seeds; the numbers are the smallest \u03bd, the largest, and the chosen one, which is ringed. The dashed line is the target.", "name": "fig-sweep"}, "image": {"alt": "Accuracy against saliency similarity, one point per nu, with the chosen nu ringed, one panel per group"}}, "tags": ["hide-input"]}
 for name, axis in group_panels(settings).items():
     points = sweep[sweep["group"] == name].groupby("nu")[["SI", "accuracy"]].mean()
     style = METHOD_STYLES["IR"]
@@ -315,7 +320,7 @@ show_table(as_printed, "Table 1 as the paper prints it")
 # %% [markdown]
 # One convention has to be settled first: whether the LI of the paper's *table* has the ½ of Equation 2.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 li_of_da = printed["mean"].xs(("DA", "LI"), level=["method", "metric"])
 share = means.LI.xs("DA", level="method") / li_of_da
 shares = [f"{share[name]:.2f} ({name})" for name in settings.groups]
@@ -357,7 +362,7 @@ side_by_side["", "agrees"] = agrees.map({True: "yes", False: "no"})
 order = pd.MultiIndex.from_product([settings.groups, METHOD_STYLES, METRICS])
 show_table(side_by_side.loc[order], settings.label)
 
-# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Table 1 as a picture: filled markers are ours, one per seed; large open ones the paper's. Upwards is accurate, to the right is a network that looks at the same pixels in every orientation.", "name": "fig-table1"}, "image": {"alt": "Accuracy against saliency similarity for the three methods, ours and the paper's, one panel per group"}}}
+# %% {"mystnb": {"figure": {"caption": "Table 1 as a picture: filled markers are ours, one per seed; large open ones the paper's. Upwards is accurate, to the right is a network that looks at the same pixels in every orientation.", "name": "fig-table1"}, "image": {"alt": "Accuracy against saliency similarity for the three methods, ours and the paper's, one panel per group"}}, "tags": ["hide-input"]}
 runs = table.pivot_table(index=["group", "method", "seed"], columns="metric", values="value")
 panels = group_panels(settings)
 plot_methods(panels, runs)
@@ -399,7 +404,7 @@ show_table(learned.T, settings.label)
 # ## What you saw
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def found(name):
     wt, da, ir = (means.loc[name, method] for method in ("WT", "DA", "IR"))
     cells = agrees[agrees.index.get_level_values("group") == name].droplevel(0)
@@ -424,7 +429,7 @@ def found(name):
 Markdown("\n".join(found(name) for name in settings.groups))
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def si_of_da(name):
     low, high = sorted(learned.loc[(name, "DA"), "SI"][["all pairs", "distinct pairs"]])
     value = theirs["mean"][name, "DA", "SI"]

@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_json: true
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation.format_version,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -15,10 +17,11 @@
 # # Your own model
 #
 # You have a classifier, and images that may come in any orientation. You trained it on turned and flipped copies, and it
-# names most of them right. Is it invariant, or does it only look so? This page takes a small residual network with three colour
-# channels, as yours might be, from a first measurement to a verdict, and then asks what can be done about it.
+# names most of them right. Is it invariant, or does it only look so? This page takes a small residual network with
+# three colour channels, as yours might be, from a first measurement to a verdict, and then asks what can be done about
+# it.
 
-# %% tags=["remove-cell"]
+# %% {"tags": ["remove-cell"]}
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
 import subprocess
 import sys
@@ -39,12 +42,14 @@ if find_spec("ginv") is None:
     sys.path.insert(0, str(clone))
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
-# %% tags=["parameters", "hide-input"]
-profile = "paper"  # "paper" is the full experiment, "quick" a look in minutes
-device = "auto"  # "auto", "cpu" or "cuda"
-results = "results"  # folder for the numbers of this page
+# %% {"tags": ["parameters", "hide-input"]}
+# "paper" is the full experiment, "quick" a look in minutes
+profile = "paper"  # @param ["paper", "quick"]
+device = "auto"  # @param ["auto", "cpu", "cuda"]
+# folder for the numbers of this page
+results = "results"  # @param {type: "string"}
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 import copy
 
 import numpy as np
@@ -68,11 +73,11 @@ steps = 600 if profile == "paper" else 8  # of each training
 # %% [markdown]
 # ## A network that is not ours
 #
-# The folded cells stand in for your project. The images are garments of Fashion-MNIST {cite}`xiao2017`, 33 pixels wide, each in a
-# colour of its own. They come from a `DataLoader`, as yours do.
+# The folded cells stand in for your project. The images are garments of Fashion-MNIST {cite}`xiao2017`, 33 pixels wide,
+# each in a colour of its own. They come from a `DataLoader`, as yours do.
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def coloured(split, seed):
     generator = torch.Generator().manual_seed(seed)
     tints = torch.rand(len(split), 3, 1, 1, generator=generator) * 0.6 + 0.4
@@ -89,7 +94,7 @@ test = coloured(garments.validation.head(1000 if profile == "paper" else 60), 1)
 # goes in its place: nothing below knows what is inside.
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 class Block(nn.Module):
     def __init__(self, inputs, outputs):
         super().__init__()
@@ -104,7 +109,7 @@ class Block(nn.Module):
         return (self.norms[1](self.second(y)) + self.skip(x)).relu()
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def network():
     torch.manual_seed(0)
     blocks = [Block(3, 16), Block(16, 32), Block(32, 64)]
@@ -126,7 +131,7 @@ def augmented(model, x, y):
     return F.cross_entropy(model(d4.orbit(x)[chosen, torch.arange(len(x))]), y)
 
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 def fit(model, loss, batch_size):
     torch.manual_seed(0)
     optimiser = torch.optim.Adam(model.parameters(), 5e-3)
@@ -155,8 +160,8 @@ measured = ginv.measure(model, few, d4, steps=16)
 measured
 
 # %% [markdown]
-# Before the numbers, look. Above: an image that is typical of the hundred in its SI, in its eight orientations; where the network
-# looks, turned back to the first of them; and what it predicts. Below, the same for the worst.
+# Before the numbers, look. Above: an image that is typical of the hundred in its SI, in its eight orientations; where
+# the network looks, turned back to the first of them; and what it predicts. Below, the same for the worst.
 
 # %% {"mystnb": {"figure": {"caption": "What the network makes of eight orientations. Red is where the saliency map of an orientation is large, turned back so that all eight can be compared; the bars are the predicted probabilities. An invariant network would have eight equal maps and eight equal distributions in a row.", "name": "fig-your-model"}, "image": {"alt": "Two garments in eight orientations each, with saliency maps turned back and predicted distributions"}}}
 figure = measured.show()
@@ -166,12 +171,13 @@ figure
 # %% [markdown]
 # ## What the numbers say
 #
-# - `accuracy` is taken over all orientations, in per cent. It says nothing of invariance: a network may be wrong in the same
-#   way eight times.
+# - `accuracy` is taken over all orientations, in per cent. It says nothing of invariance: a network may be wrong in the
+#   same way eight times.
 # - `flip_rate` is the share of pairs of orientations that are given different classes, and `relative_LI` how far the logits
-#   of an orbit are apart, from 0 to 1. Neither can be made small by shrinking the logits, as LI can ({doc}`metrics`).
-# - `SI` asks whether the network looks at the same pixels. It counts the pairs of an orientation with itself, as the paper's sums do, so
-#   an eighth is there for nothing. `SI_distinct` leaves them out.
+#   of an orbit are apart, from 0 to 1. Neither can be made small by shrinking the logits, as LI can ([What the network
+#   looks at](metrics.ipynb)).
+# - `SI` asks whether the network looks at the same pixels. It counts the pairs of an orientation with itself, as the
+#   paper's sums do, so an eighth is there for nothing. `SI_distinct` leaves them out.
 # - `SI_floor` is the SI of maps that have nothing to do with each other: those of different images. Only what lies
 #   above it means anything.
 #
@@ -197,8 +203,9 @@ measured.worst(3).round(3)
 # ## Which layer to blame
 #
 # A layer may treat the orientations alike in three ways. Its output may not change at all; it may turn as the image turns;
-# or it may turn while its channels change places, as the orbits of filters of a group convolution do. The table has the relative variance over the
-# orbit for each. A module is innocent if *one* of its numbers is near 0; the first that has none is where it is lost.
+# or it may turn while its channels change places, as the orbits of filters of a group convolution do. The table has the
+# relative variance over the orbit for each. A module is innocent if *one* of its numbers is near 0; the first that has
+# none is where it is lost.
 
 
 # %%
@@ -210,8 +217,8 @@ def blame(model):
 blame(model)
 
 # %% [markdown]
-# The augmented network loses it in its first convolution: whichever way its output is turned, the orientations stay apart. What
-# comes later can only mend that, and does, a little, where the pooling forgets where things were.
+# The augmented network loses it in its first convolution: whichever way its output is turned, the orientations stay
+# apart. What comes later can only mend that, and does, a little, where the pooling forgets where things were.
 #
 # The table is at its best with a network that is *meant* to be equivariant. Here is the same one with symmetric weights
 # and no training, once as it should be and once with a careless change: its second block is shifted by a pixel.
@@ -225,9 +232,9 @@ pd.concat({"ideal": blame(ideal), "careless": blame(careless)}, axis=1).drop(
 ).xs("units_moved_back", axis=1, level=1)
 
 # %% [markdown]
-# The number is that of units and pixels moved back. In the first column it is 0 for every block. In the second the blame begins at
-# block `1`, where the change was made. The last row is of the logits, which no element has to move: for them, and for what is
-# pooled away, the first number of the three counts.
+# The number is that of units and pixels moved back. In the first column it is 0 for every block. In the second the
+# blame begins at block `1`, where the change was made. The last row is of the logits, which no element has to move: for
+# them, and for what is pooled away, the first number of the three counts.
 #
 # ## What to do about it
 #
@@ -241,8 +248,8 @@ pd.concat({"ideal": blame(ideal), "careless": blame(careless)}, axis=1).drop(
 averaged = ginv.Averaged(model, d4)
 
 # %% [markdown]
-# **Tie.** Share the features over the group, and keep their maximum. This is the paper's WT with a convolutional network in place
-# of its first layer. In training as in use, all orientations are computed.
+# **Tie.** Share the features over the group, and keep their maximum. This is the paper's WT with a convolutional
+# network in place of its first layer. In training as in use, all orientations are computed.
 
 
 # %%
@@ -261,9 +268,9 @@ tied = fit(Tied(network()), lambda model, x, y: F.cross_entropy(model(x), y), ba
 
 # %% [markdown]
 # **Symmetrise and penalise.** Start from weights that make the network invariant, tie nothing, and penalise what breaks the
-# symmetry: over the whole orbit the penalty is LI itself. {doc}`price` has the reasons. `symmetrise` looks at what it did and names the
-# first layer that stands in its way; 33 pixels are no accident, since a kernel of 3 at a stride of 2 sees only images of odd size
-# from all sides alike.
+# symmetry: over the whole orbit the penalty is LI itself. [What does learned invariance really cost?](price.ipynb) has
+# the reasons. `symmetrise` looks at what it did and names the first layer that stands in its way; 33 pixels are no
+# accident, since a kernel of 3 at a stride of 2 sees only images of odd size from all sides alike.
 
 
 # %%
@@ -278,10 +285,10 @@ symmetric = ginv.symmetrise(network(), d4, input_shape=(3, 33, 33))
 symmetric = fit(symmetric, penalised, batch_size=32)
 
 # %% [markdown]
-# What each of them costs, in forward passes of the bare network: for an image in use, and for an image in a step of training.
-# Accuracy is that of all the images in `test`; without maps they cost little.
+# What each of them costs, in forward passes of the bare network: for an image in use, and for an image in a step of
+# training. Accuracy is that of all the images in `test`; without maps they cost little.
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 candidates = {
     "augment": (model, 1, 1),
     "average": (averaged, 8, 1),
@@ -307,8 +314,9 @@ compared = pd.DataFrame(rows).T
 show_table(compared, f"{len(test)} images in eight orientations; SI of 100 or 10 of them; one seed")
 
 # %% [markdown]
-# Nothing is free. Averaging and tying pay in use. The symmetric start with a penalty has one pass in use, and pays in accuracy
-# here. {doc}`price` has a perceptron that loses next to nothing, with longer training and weights that suit it.
+# Nothing is free. Averaging and tying pay in use. The symmetric start with a penalty has one pass in use, and pays in
+# accuracy here. [What does learned invariance really cost?](price.ipynb) has a perceptron that loses next to nothing,
+# with longer training and weights that suit it.
 #
 # Averaging and tying are invariant by construction, whatever was learned, and a check says so in your own test suite:
 
@@ -324,8 +332,9 @@ except AssertionError as error:
 # %% [markdown]
 # ## A group of your own
 #
-# A group is a class of ten lines: how many elements, how they multiply, and what they do to an image. Here are a picture and its upside-down
-# copy. `check_group` proves, pixel by pixel, that it is a group and an action; `measure` does the same when it first meets one.
+# A group is a class of ten lines: how many elements, how they multiply, and what they do to an image. Here are a
+# picture and its upside-down copy. `check_group` proves, pixel by pixel, that it is a group and an action; `measure`
+# does the same when it first meets one.
 
 
 # %%
@@ -362,8 +371,8 @@ except ValueError as error:
 # %% [markdown]
 # ## No gradients?
 #
-# An ONNX session, a scikit-learn estimator, a model behind a server: whatever takes an array and returns scores can be measured by
-# its logits, at one call for each orientation.
+# An ONNX session, a scikit-learn estimator, a model behind a server: whatever takes an array and returns scores can be
+# measured by its logits, at one call for each orientation.
 
 
 # %%
@@ -375,20 +384,20 @@ def scores(array):
 ginv.measure(scores, few, d4, saliency=False, progress=False).summary[["LI", "flip_rate"]]
 
 # %% [markdown]
-# It is invariant, of course, up to rounding: to turn an image makes it no brighter. It is no good classifier either, which LI does not
-# ask.
+# It is invariant, of course, up to rounding: to turn an image makes it no brighter. It is no good classifier either,
+# which LI does not ask.
 #
 # ## What you saw
 
-# %% tags=["hide-input"]
+# %% {"tags": ["hide-input"]}
 settings.save(compared.rename_axis("way").reset_index(), results, "your_model")
 if profile == "paper":  # the picture of the README
     figure.savefig(f"{results}/your_model.png", dpi=80)
 
 # %% [markdown]
 # - Augmentation teaches the answers and not the invariance: SI stays far from 1 even where the eight answers agree.
-# - Averaging and tying are exact, and you pay for them with eight forward passes in use. A symmetric start with a penalty has
-#   one, pays in training, and is not exact.
+# - Averaging and tying are exact, and you pay for them with eight forward passes in use. A symmetric start with a
+#   penalty has one, pays in training, and is not exact.
 # - One number is never enough. Read SI with its floor, LI relative to the logits, and look at the pictures.
 #
 # ## Change this, and predict what happens
@@ -398,8 +407,9 @@ if profile == "paper":  # the picture of the README
 #
 # <details><summary>What happens</summary>
 #
-# 1. It refuses, and names the first convolution: at a stride of 2 its kernel of 3 sees an even image from one side more than
-#    from the other. The network is left as it was.
-# 2. Nothing was averaged over shifts, so its maps and logits move with them: the `flip_rate` is no longer 0, and SI no longer 1.
+# 1. It refuses, and names the first convolution: at a stride of 2 its kernel of 3 sees an even image from one side more
+# than from the other. The network is left as it was.
+# 2. Nothing was averaged over shifts, so its maps and logits move with them: the `flip_rate` is no longer 0, and SI no
+# longer 1.
 #
 # </details>

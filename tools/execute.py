@@ -1,9 +1,9 @@
 """Execute the chapters of a book: `python tools/execute.py FOLDER PROFILE [CHAPTER ...]`.
 
-Where no chapter is named, all. FOLDER holds `_toc.yml` and `book/`. Each chapter, a jupytext script
-`book/NAME.py`, is executed by papermill in the folder it lies in and saved beside it as
-`NAME.ipynb`, with a line on it in `results/provenance.csv`. One that fails is not saved and ends
-the command.
+Where no chapter is named, all, or with --stale those that are not up to date. FOLDER holds
+`_toc.yml` and `book/`. Each chapter, a jupytext script `book/NAME.py`, is executed by papermill in
+the folder it lies in and saved beside it as `NAME.ipynb`, with a line on it in
+`results/provenance.csv`. One that fails is not saved and ends the command.
 """
 
 import argparse
@@ -28,6 +28,7 @@ import papermill
 import torch
 import yaml
 from PIL import Image
+from sources import recorded, sources_hash
 
 from ginv.machine import chosen_folder
 from ginv.pages.settings import announce
@@ -35,11 +36,20 @@ from ginv.runs.files import one_writer, write_whole
 
 PACKAGES = ("ginv", "torch", "captum", "numpy")  # those a number can hang on
 ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of an object in memory
+TRAINS = re.compile(r"^[^#\n]*\b(train|train_stack|run_grid|fit)\(", re.MULTILINE)
+PAIRED = {  # saving and syncing without an edit, by whatever version, changes neither half
+    "cell_metadata_json": True,
+    "formats": "ipynb,py:percent",
+    "notebook_metadata_filter": ",".join(
+        f"-jupytext.text_representation.{name}" for name in ("format_version", "jupytext_version")
+    ),
+}
 METADATA = {
-    "jupytext": {"formats": "ipynb,py:percent"},
+    "jupytext": PAIRED,
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+ON_COLAB = {"accelerator": "GPU", "colab": {"gpuType": "T4"}}  # of a notebook that trains
 
 
 def pages(folder: Path) -> list[str]:
@@ -82,6 +92,30 @@ def execute(script: Path, profile: str) -> None:
     _note(script, profile, time.perf_counter() - start)
 
 
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in PACKAGES}
+
+
+def is_up_to_date(script: Path) -> bool:
+    """Whether its notebook was executed at the paper's profile, from these sources and packages."""
+    wanted = {"profile": "paper", "sources": sources_hash(script), **_versions()}
+    return script.with_suffix(".ipynb").is_file() and wanted.items() <= recorded(script).items()
+
+
+def renew_text(script: Path) -> None:
+    """Put the prose and the comments of a script into its notebook, whose outputs stay."""
+    file = script.with_suffix(".ipynb")
+    notebook, before = jupytext.read(script), file.read_text(encoding="utf-8")
+    executed = [cell for cell in nbformat.reads(before, 4).cells if cell.cell_type == "code"]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell, old in zip(code, executed, strict=True):
+        cell.outputs, cell.execution_count = old.outputs, old.execution_count
+    _name(notebook)
+    if (text := f"{nbformat.writes(notebook)}\n") != before:
+        write_whole(file, text)
+        print(f"{script.stem}: the text is renewed", flush=True)
+
+
 def _note(script: Path, profile: str, seconds: float) -> None:
     """A chapter's line in provenance.csv; its notebook is free of what differs from run to run."""
     table = script.parent / "results" / "provenance.csv"
@@ -93,7 +127,8 @@ def _note(script: Path, profile: str, seconds: float) -> None:
         "seconds": f"{seconds:.0f}",
         "device": torch.cuda.get_device_name() if gpu else f"CPU, {os.cpu_count()} cores",
         "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
+        **_versions(),
+        "sources": sources_hash(script),
     }
     with one_writer(table):
         lines = {}
@@ -109,14 +144,8 @@ def _note(script: Path, profile: str, seconds: float) -> None:
 
 
 def _clean(notebook: nbformat.NotebookNode) -> None:
-    """Leave out what differs from run to run: progress bars, times, paths, ids, addresses."""
-    notebook.metadata = nbformat.from_dict(METADATA)
-    seen = set()
+    """Leave out what differs from run to run: progress bars, times, paths, addresses, ids."""
     for cell in notebook.cells:
-        for key in ("papermill", "execution"):
-            cell.metadata.pop(key, None)
-        if not cell.metadata.get("tags"):
-            cell.metadata.pop("tags", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
             for output in cell.outputs:
@@ -124,6 +153,20 @@ def _clean(notebook: nbformat.NotebookNode) -> None:
                     output.data["text/plain"] = ADDRESS.sub("", output.data["text/plain"])
                 if "image/png" in output.get("data", {}):
                     output.data["image/png"] = _shrink(output.data["image/png"])
+    _name(notebook)
+
+
+def _name(notebook: nbformat.NotebookNode) -> None:
+    """The metadata and the ids that are the same for the same cells."""
+    notebook.metadata = nbformat.from_dict(METADATA)
+    if any(TRAINS.search(cell.source) for cell in notebook.cells if cell.cell_type == "code"):
+        notebook.metadata |= nbformat.from_dict(ON_COLAB)
+    seen = set()
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if not cell.metadata.get("tags"):
+            cell.metadata.pop("tags", None)
         # A cell keeps its id for as long as it keeps its source
         text = cell.source
         while (name := hashlib.sha1(text.encode()).hexdigest()[:8]) in seen:
@@ -161,8 +204,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("profile")
     parser.add_argument("chapters", nargs="*", help="such as table1")
+    parser.add_argument("--stale", action="store_true", help="skip what is up to date")
     arguments = parser.parse_args()
 
+    # captum's progress bar would like a package that only its looks need
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
     signal.signal(signal.SIGTERM, _stop)
     _end_with_parent()
     try:
@@ -177,9 +223,14 @@ def main() -> None:
             sys.exit(f"chapter is {unknown[0]!r}; allowed: {', '.join(known)}")
         print(announce(arguments.profile), flush=True)
         for chapter in [page for name, page in known.items() if name in wanted]:
+            script = arguments.folder / f"{chapter}.py"
+            if arguments.stale and not arguments.chapters and is_up_to_date(script):
+                print(f"{chapter} is up to date", flush=True)
+                renew_text(script)
+                continue
             start = time.perf_counter()
             print(chapter, flush=True)
-            execute(arguments.folder / f"{chapter}.py", arguments.profile)
+            execute(script, arguments.profile)
             print(f"{chapter}: {time.perf_counter() - start:.0f} s", flush=True)
     except papermill.PapermillExecutionError as error:
         sys.exit(f"{chapter} failed.{error}")

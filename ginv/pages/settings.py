@@ -107,6 +107,9 @@ class Settings:
 
     def train(self) -> dict[Run, TrainedRun]:
         """The trained runs of Table 1, from the store where they are there."""
+        is_long = self.profile == "paper" and choose_device(self.device).type == "cpu"
+        if is_long and not all(store.contains(run.specification) for run in self.runs()):
+            store.say('This is the full experiment; profile = "quick" is a look at it in minutes')
         return train(self.runs(), device=self.device)
 
     def spectral_runs(self) -> list[Run]:
@@ -233,9 +236,9 @@ def announce(profile: str, device: str = "auto") -> str:
             operations += costs.training_operations(run)
         if trained is None or not store.contains(named("measurement", trained, "test", n)):
             operations += costs.measurement_operations(run, n)
-    minutes = operations / costs.operations_per_second(where) / costs.EFFICIENCY / 60
     work = "nothing to train"
     if operations:
-        work = f"about {max(minutes, 1):.0f} minutes of training and measuring here"
+        minutes = max(costs.minutes(operations, where), 1)
+        work = f"about {minutes:.0f} minutes of training and measuring here"
     runs = f"{missing} of {len(images)} runs of Table 1 and Figure 5"
     return f"{runs} are missing from {store.store_folder()}: {work}"

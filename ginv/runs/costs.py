@@ -37,6 +37,11 @@ def measurement_operations(run: Run, images: int, steps: int = STEPS) -> float:
     return images * group_named(run.group).order * (2 * first + rest + steps * 2 * rest)
 
 
+def minutes(operations: float, device: torch.device) -> float:
+    """About how long so many operations of training and measuring take on this device."""
+    return operations / operations_per_second(device) / EFFICIENCY / 60
+
+
 def _layers(run: Run, pixels: int = PIXELS) -> tuple[int, int]:
     """Operations of the first layer and of the others, for one image forward."""
     copies = group_named(run.group).order if run.method == "WT" else 1

@@ -119,6 +119,8 @@ class _Training:
 
         An error of one ends the others, and so does Ctrl-C, but a run that diverges ends none.
         """
+        if not self.began and self.progress:
+            self._say_how_long(missing)
         self.began = True
         for run in missing:  # cached from here on: the threads need not read it again
             load_dataset(run.dataset, run.split_seed)
@@ -133,6 +135,14 @@ class _Training:
                 self.stop.set()
                 executor.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def _say_how_long(self, missing: list[Run]) -> None:
+        """Where that is a minute or more, and what would be faster."""
+        operations = sum(map(costs.training_operations, missing))
+        if (minutes := costs.minutes(operations, self.device)) >= 1:
+            faster = "; a GPU is faster" if self.device.type == "cpu" else ""
+            runs = f"{len(missing)} run{'s' * (len(missing) > 1)} to train"
+            store.say(f"{runs}: about {minutes:.0f} min here{faster}")
 
     def wait(self, others: list[Run]) -> None:
         """Until another process has trained one of these, or has given one up."""

@@ -3,7 +3,9 @@ to be.
 """
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -13,7 +15,8 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
-from execute import chapters, pages
+from execute import PAIRED, chapters, pages
+from jupytext.cli import jupytext as jupytext_cli
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -92,8 +95,21 @@ class TestNotebook:
     def test_pair_is_in_sync(self, page, notebook):
         script = jupytext.read(ROOT / f"{page}.py")
         assert [*map(content, notebook.cells)] == [*map(content, script.cells)]
-        formats = [half.metadata.jupytext.formats for half in (notebook, script)]
-        assert formats == ["ipynb,py:percent"] * 2
+        assert notebook.metadata.jupytext == PAIRED
+        assert PAIRED.items() <= script.metadata.jupytext.items()
+
+    def test_syncing_without_an_edit_changes_neither_half(self, page, tmp_path):
+        halves = [ROOT / f"{page}{suffix}" for suffix in (".ipynb", ".py")]
+        copies = [Path(shutil.copy(half, tmp_path)) for half in halves]
+        for newer, older in (copies, copies[::-1]):
+            os.utime(older, (1, 1))
+            jupytext_cli(["--quiet", "--sync", str(newer)])
+            assert [file.read_bytes() for file in copies] == [file.read_bytes() for file in halves]
+
+    def test_a_notebook_that_trains_asks_for_a_gpu(self, page, notebook):
+        trains = Path(page).name not in ("claims", "performance")
+        assert notebook.metadata.get("accelerator") == ("GPU" if trains else None)
+        assert ("gpuType" in notebook.metadata.get("colab", {})) == trains
 
     def test_was_executed_in_order_without_errors(self, notebook):
         code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
@@ -106,6 +122,11 @@ class TestNotebook:
         assert "papermill" not in notebook.metadata
         text = (ROOT / f"{page}.ipynb").read_text()
         assert not [path for path in (ROOT, Path.home() / ".cache") if str(path) in text]
+
+    def test_links_and_proofs_are_markdown(self, notebook):
+        """Jupyter, Colab and GitHub know no roles, and show a directive in backticks as code."""
+        prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+        assert not re.findall("{doc}|{ref}|```{prf:", prose)
 
     def test_is_small(self, page):
         assert (ROOT / f"{page}.ipynb").stat().st_size < MEGABYTE

@@ -25,6 +25,25 @@ def parameters(chapter):
     return {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(cell).body}
 
 
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_parameters_are_a_form_in_colab(chapter):
+    """One that offers what the table allows."""
+    text = (ROOT / f"{chapter}.py").read_text()
+    fields = re.findall(r"^(\w+) = .*  # @param (.+)$", text, re.M)
+    assert [name for name, _ in fields] == [*parameters(chapter)]
+    for name, offered in fields:
+        if name in ("results", "seeds"):
+            assert offered == {"results": '{type: "string"}', "seeds": '{type: "raw"}'}[name]
+        else:
+            assert ast.literal_eval(offered)[0] == parameters(chapter)[name]
+            assert {*ast.literal_eval(offered)} == {*ast.literal_eval(allowed(name))}
+
+
+def allowed(name):
+    """The values of the table as a tuple."""
+    return f"({', '.join(re.findall('`([^`]+)`', table()[name][1]))})"
+
+
 def table():
     """Name: default and allowed, as the page states them."""
     rows = re.findall(
