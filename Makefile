@@ -3,6 +3,9 @@ PROFILE ?= paper
 # The book is rendered from a copy, so that Sphinx looks at nothing else and the tree stays clean
 COPY = rm -rf _build/$(1) && mkdir -p _build/$(1) && cp -r _config.yml _toc.yml book _build/$(1)
 RENDER = .venv/bin/jupyter-book build --all -q --path-output . $(STRICT) _build/$(1) >/dev/null
+# In an environment of its own, at the versions of tools/NAME.txt
+TESTED_WITH = $(PYTHON) -m venv --clear _build/$(1) && _build/$(1)/bin/pip install -qq --no-compile \
+	-c tools/$(1).txt -e '.[chapters,test]' ipykernel jupytext papermill && _build/$(1)/bin/pytest $(2)
 
 # Refused before anything is installed or trained
 UNKNOWN := $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(filter-out CHAPTERS FULL PROFILE PYTHON URL,$v)))
@@ -23,7 +26,7 @@ $(error PROFILE is $(PROFILE); allowed: paper, quick)
 endif
 endif
 
-.PHONY: help book html test attack notebooks tune bench publish-url clean
+.PHONY: help book html test attack lowest colab compare notebooks tune bench publish-url clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -50,6 +53,15 @@ test: .venv/ready  ## everything that .ci/run checks
 
 attack: .venv/ready  ## kill, starve and confuse trainings that share a store, 200 times
 	@exec .venv/bin/python tests/runs/attack.py
+
+lowest:  ## the package's tests with every dependency at its declared minimum
+	@$(call TESTED_WITH,lowest,tests/science tests/runs)
+
+colab:  ## notebooks opened alone, with the versions of Colab
+	@$(call TESTED_WITH,colab,tests/book/test_alone.py)
+
+compare: .venv/ready  ## after make book: what moved from the committed results
+	@.venv/bin/python tools/compare.py _build/book/book/results
 
 notebooks: .venv/ready  ## refresh what is not up to date of notebooks and book/results, or CHAPTERS, at the paper profile
 	@exec .venv/bin/python tools/execute.py --stale . paper -- $$CHAPTERS

@@ -1,12 +1,13 @@
 """Has this machine what the book needs? `python -m ginv.check` says OK or FAIL for each thing.
 
-One FAIL, and it exits with 1.
+One FAIL, and it exits with 1. A NOTE is of what is wrong and does no harm here.
 """
 
 import argparse
 import shutil
 import sys
 import tomllib
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -42,6 +43,19 @@ def versions() -> str:
     return f"ginv {ours}, torch {torch.__version__}, Python {sys.version.split()[0]}"
 
 
+def torchvision() -> str:
+    try:
+        import_module("torchvision")  # a RuntimeError where it was built for another torch
+        return f"torchvision {version('torchvision')}"
+    except Exception as error:
+        remedy = "it downloads the images where they are not here, and is not needed otherwise"
+        wanted = [r for r in map(Requirement, requires("torchvision") or []) if r.name == "torch"]
+        fits = f"torchvision {version('torchvision')} goes with torch{wanted[0].specifier}"
+        raise Warning(
+            f"{fits} from the same index, here is {torch.__version__} ({error}): {remedy}"
+        ) from None
+
+
 def data() -> str:
     return ", ".join(
         f"{name} with {len(load_dataset(name).test):,} test images" for name in DATASETS
@@ -73,9 +87,11 @@ def space() -> str:
 
 def main() -> int:
     failed = 0
-    for check in (versions, data, store, device, space):
+    for check in (versions, torchvision, data, store, device, space):
         try:
             print("OK  ", check.__name__, "-", check())
+        except Warning as note:
+            print("NOTE", check.__name__, "-", note)
         except Exception as error:  # whatever it is, the line says it
             failed = 1
             print("FAIL", check.__name__, "-", error)

@@ -57,7 +57,7 @@ def plain_torch() -> Iterator[None]:
     if os.getpid() != _LOADED_BY:  # forked, which OpenMP's threads do not survive
         torch.set_num_threads(1)  # more than one would hang
     with ExitStack() as stack:
-        if torch.get_default_device() != torch.device("cpu"):
+        if torch.empty(0).device.type != "cpu":
             stack.enter_context(torch.device("cpu"))
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):

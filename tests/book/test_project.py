@@ -17,6 +17,7 @@ import pytest
 import yaml
 from execute import PAIRED, chapters, pages
 from jupytext.cli import jupytext as jupytext_cli
+from lacking import needed
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -49,6 +50,17 @@ def test_pin_lies_in_the_range(name):
     (pin,) = pins[0].specifier
     assert pin.operator == "=="
     assert pin.version.replace("*", "0") in allowed.specifier
+
+
+def test_the_lowest_versions_are_those_declared():
+    """`make lowest` tests with them."""
+    lines = (ROOT / "tools/lowest.txt").read_text().splitlines()[1:]
+    tested = {r.name: r.specifier for r in map(Requirement, lines)}
+    declared = {r.name: r.specifier for r in needed(ROOT)}
+    assert [*tested] == sorted(declared)
+    for name, specifier in declared.items():
+        (lowest,) = [each.version for each in specifier if each.operator == ">="]
+        assert str(tested[name]) == f"=={lowest}", name
 
 
 def test_versions_agree():

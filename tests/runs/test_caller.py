@@ -110,7 +110,7 @@ def state():
     """All that torch keeps for a thread or for the process."""
     return [
         torch.get_default_dtype(),
-        torch.get_default_device(),
+        torch.empty(0).device,
         torch.get_num_threads(),
         ThreadPoolExecutor(1).submit(torch.get_num_threads).result(),  # of a new one
         torch.is_grad_enabled(),

@@ -191,7 +191,7 @@ def state_of_torch():
     """All that torch keeps for a thread or for the process."""
     return [
         torch.get_default_dtype(),
-        torch.get_default_device(),
+        torch.empty(0).device,
         torch.get_num_threads(),
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
