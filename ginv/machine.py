@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,12 +22,27 @@ _LOADED_BY = os.getpid()
 
 
 def chosen_folder(variable: str) -> Path | None:
-    """The folder that an environment variable names, None where it is empty or not set."""
+    """The folder that an environment variable names, None where it is empty or not set.
+
+    Whether it is there, or can be written, is found out by using it. Raises ValueError where it can
+    be none: a URL, a file, or what a shell left over.
+    """
     value = os.environ.get(variable)
+    if not value:
+        return None
     try:
-        return Path(value).expanduser().absolute() if value else None
+        folder = Path(value).expanduser().absolute()
     except RuntimeError:
         raise OSError(f"{variable} is {value!r}, and there is no such home folder") from None
+    fits = value.isprintable() and value == value.strip() and "://" not in value
+    try:
+        fits = fits and S_ISDIR(folder.stat().st_mode)
+    except FileNotFoundError:
+        pass
+    except OSError:  # in a file, with too long a name, in a circle of links
+        fits = False
+    require(fits, variable, value, "a folder")
+    return folder
 
 
 def cache_folder() -> Path:

@@ -54,6 +54,13 @@ class WeightTiedLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(features, height * width, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(features, dtype=dtype))
 
+    @property
+    def only_moves_pixels(self) -> bool:
+        """Whether its group does, and does not interpolate between them."""
+        pixels = torch.arange(math.prod(self.image_shape)).to(self.weight)
+        orbit = self.group.orbit(pixels.view(1, 1, *self.image_shape))
+        return bool((orbit.flatten(1).sort().values == pixels).all())
+
     def forward(self, x: Tensor) -> Tensor:
         """`[n, H * W]` -> `[n, features]`."""
         weight = self.weight.unflatten(1, self.image_shape)
@@ -109,10 +116,16 @@ class MLP(nn.Module):
         self.output = _linear(widths[-1], classes, dtype)
         initialise(self, generator, initialisation)
 
-    @property
-    def starts_linear(self) -> bool:
-        """Whether features(ax) - features(0) is a (features(x) - features(0)) for every a >= 0."""
-        return getattr(self.features[1], "pooling", None) in (None, "max", "mean")
+    def starts_linear(self, baseline: float = 0.0) -> bool:
+        """Whether features(b + a (x - b)) - features(b) is a (features(x) - features(b)), a >= 0.
+
+        b is an image of one value. The maximum over tied filters is so from 0, and from another
+        value where all of them answer alike to it, as they do where the group only moves pixels.
+        """
+        first = self.features[1]
+        if not isinstance(first, WeightTiedLinear) or first.pooling == "mean":
+            return True
+        return first.pooling == "max" and (baseline == 0 or first.only_moves_pixels)
 
     @property
     def is_as_built(self) -> bool:

@@ -49,7 +49,7 @@ def integrated_gradients(
     model, images, targets = _boundary(model, images, targets)
     baseline = as_baseline(baseline, images)
     one_value = not isinstance(baseline, Tensor) or baseline.numel() == 1
-    if isinstance(model, MLP) and one_value and model.starts_linear:
+    if isinstance(model, MLP) and one_value and model.starts_linear(float(baseline)):
         parts = zip(images.split(1024), targets.split(1024), strict=True)
         found = [_integrate_mlp(model, *part, steps, float(baseline)) for part in parts]
         return torch.cat(found).to(dtype)

@@ -45,11 +45,10 @@ from ginv.runs.cluster import (
 )
 from ginv.runs.files import require_writable, write_whole
 from ginv.runs.strict_yaml import read_yaml
-from ginv.runs.train import LARGEST_STACK, stacks
+from ginv.runs.train import LARGEST_STACK, MOST_RUNS, stacks
 
 COLUMNS = ["group", "recipe", "nu", "seed", "metric", "value"]
 SUMMARY = __doc__.splitlines()[0]
-MOST_RUNS = 100_000  # of a table of a recipe
 
 
 @dataclass(frozen=True)

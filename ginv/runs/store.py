@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from stat import S_ISDIR
 
 import safetensors.torch
 from filelock import FileLock, Timeout
@@ -30,7 +29,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ginv.machine import cache_folder, chosen_folder
-from ginv.refuse import require
 
 # Counted up where what is stored changes its meaning: older records are then strangers
 VERSIONS = {
@@ -55,22 +53,8 @@ Stored = tuple[dict[str, Tensor], dict]  # tensors and record
 
 
 def store_folder() -> Path:
-    """The folder of the store; whether it is there, or can be written, is found out by using it.
-
-    Raises ValueError where `GINV_RUNS` can be none: a URL, a file, or what a shell left over.
-    """
-    if (folder := chosen_folder("GINV_RUNS")) is None:
-        return cache_folder() / "runs"
-    given = os.environ["GINV_RUNS"]
-    fits = given.isprintable() and given == given.strip() and "://" not in given
-    try:
-        fits = fits and S_ISDIR(folder.stat().st_mode)
-    except FileNotFoundError:  # it is made when it is first written to
-        pass
-    except OSError:  # in a file, with too long a name, in a circle of links
-        fits = False
-    require(fits, "GINV_RUNS", given, "a folder")
-    return folder
+    """`GINV_RUNS`, or `runs` in the user's cache folder; it is made when it is first written to."""
+    return chosen_folder("GINV_RUNS") or cache_folder() / "runs"
 
 
 def record_name(specification: dict) -> str:

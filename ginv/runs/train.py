@@ -24,6 +24,7 @@ from ginv.stack import Diverged, TrainedRun, shared_by_stack, train_stack
 
 # On a CPU more runs in a stack are no faster: their parameters and Adam's moments leave its cache
 LARGEST_STACK = {"cpu": 4, "cuda": 64}
+MOST_RUNS = 100_000  # more are a slip
 
 
 def train(
@@ -40,8 +41,9 @@ def train(
     fits = isinstance(runs, Iterable) and getattr(runs, "ndim", 1) != 0  # no lone number
     require(fits, "runs", runs, "ginv.Run objects in a list")
     given: dict[Run, None] = {}
-    for run in runs:
+    for count, run in enumerate(runs):
         require(isinstance(run, Run), "run", run, "a ginv.Run")
+        require(count < MOST_RUNS, "runs", runs, f"at most {MOST_RUNS} of them")  # or endless
         given[run] = None
     wanted = list(given)
     trained = {run: loaded for run in wanted if (loaded := load_run(run))}

@@ -366,7 +366,7 @@ def test_the_check_names_a_bad_variable(variable, value, line, monkeypatch, caps
     monkeypatch.setenv(variable, value)
     assert check.main() == 1
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5 and lines[2].startswith(f"FAIL store - {line}")
+    assert len(lines) == 6 and lines[3].startswith(f"FAIL store - {line}")
 
 
 @pytest.mark.parametrize(("arguments", "line"), TARGETS, ids=str)

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import distributed
@@ -291,6 +292,7 @@ TRAIN = [
     ((b"DA",), {}, "run is 68; allowed: a ginv.Run"),
     ((torch.tensor(1),), {}, "runs is a tensor []; allowed: ginv.Run objects in a list"),
     ((np.array(1),), {}, "runs is array(1); allowed: ginv.Run objects in a list"),
+    ((repeat(Run()),), {}, "runs is repeat(Run(group='R4', method='DA', seed=0"),
     ((Run,), {}, "runs is <class 'ginv.recipe.Run'>; allowed: ginv.Run objects in a list"),
     (([RUN],), {"device": None}, "device is None; allowed: auto, cpu"),
     (([RUN],), {"device": 0}, "device is 0; allowed: auto, cpu"),
@@ -607,9 +609,14 @@ VARIABLES = [
     ("GINV_RUNS", "~nobody-here/runs", "GINV_RUNS is '~nobody-here/runs', and there is no such"),
     ("XDG_CACHE_HOME", "~nobody-here", "XDG_CACHE_HOME is '~nobody-here', and there is no such"),
     ("GINV_DATA", "~nobody-here/data", "GINV_DATA is '~nobody-here/data', and there is no such"),
-    ("GINV_DATA", FILE, f"no MNIST/raw/train-images-idx3-ubyte.gz in {FILE}; set GINV_DATA"),
-    ("GINV_DATA", "/dev/null", "no MNIST/raw/train-images-idx3-ubyte.gz in /dev/null; set GINV_D"),
-    ("GINV_DATA", "s3://b", f"no MNIST/raw/train-images-idx3-ubyte.gz in {Path.cwd()}/s3:/b; set"),
+    ("GINV_DATA", FILE, f"GINV_DATA is {FILE!r}; allowed: a folder"),
+    ("GINV_DATA", "/dev/null", "GINV_DATA is '/dev/null'; allowed: a folder"),
+    ("GINV_DATA", "s3://b", "GINV_DATA is 's3://b'; allowed: a folder"),
+    ("GINV_DATA", "x" * 300, "GINV_DATA is [...]; allowed: a folder"),
+    ("GINV_DATA", " data", "GINV_DATA is ' data'; allowed: a folder"),
+    ("XDG_CACHE_HOME", "s3://b", "XDG_CACHE_HOME is 's3://b'; allowed: a folder"),
+    ("XDG_CACHE_HOME", "x" * 300, "XDG_CACHE_HOME is [...]; allowed: a folder"),
+    ("XDG_CACHE_HOME", FILE, f"XDG_CACHE_HOME is {FILE!r}; allowed: a folder"),
 ]
 
 

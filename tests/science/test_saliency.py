@@ -35,8 +35,16 @@ def test_fast_path_agrees_with_captum(group, images, generator):
     assert (single - reference).norm() < 1e-2 * reference.norm()
 
 
+class OverTheEdge(Translations):
+    """What leaves the image does not come back: its orientations have other sums."""
+
+    def act(self, g, x):
+        return nn.functional.pad(x, (12 * g, -12 * g))
+
+
 TIED = [
     *(dict(group=group, pooling=pooling) for group in GROUPS for pooling in ("max", "mean")),
+    dict(group=OverTheEdge(3)),
     dict(group=Rotations(4), pooling="mean after ReLU"),
 ]
 
@@ -65,6 +73,8 @@ def test_any_baseline_of_one_value_agrees_with_captum(options, baseline, images,
         ({}, torch.zeros(1), True),
         (TIED[0], 1.0, True),
         (TIED[1], 1.0, True),
+        (TIED[-2], 0.0, True),
+        (TIED[-2], 1.0, False),  # nor is the maximum over filters of other sums
         (TIED[-1], 0.0, False),  # the mean after the ReLU is not linear along the path
         ({}, torch.zeros(1, 1, 36, 36), False),
     ],
