@@ -354,15 +354,19 @@ CHOSEN = [
     (("R4", "KL"), "no sweep of nu for R4 KL; swept: R4 kl, R4 logit"),
 ]
 SEARCHED = [
-    (("R4",), {}, "forms is 'R4'; allowed: a list of pairs such as ('R4', 'logit')"),
-    ((None,), {}, "forms is None; allowed: a list of pairs"),
-    ((("R4", "logit"),), {}, "forms is ('R4', 'logit'); allowed: a list of pairs"),
-    (([("R4",)],), {}, "form is ('R4',); allowed: a group and a regulariser"),
-    (([("R4", "kl", 1)],), {}, "form is ('R4', 'kl', 1); allowed: a group and a regulariser"),
-    (([(["R4"], "kl")],), {}, "form is (['R4'], 'kl'); allowed: a group and a regulariser"),
-    (([("R4", "kl"), ("4R", "kl")],), {}, "group is '4R'; allowed: R1, R2, R4"),
-    (([("R4", "l1")],), {}, "regulariser is 'l1'; allowed: logit, kl, normalised"),
-    (([],), {"device": "gpu"}, "device is 'gpu'; allowed: auto, cpu"),
+    (("R4",), {}, "forms is 'R4'; allowed: a list of runs such as Run('R4', 'IR', nu=1.0)"),
+    ((None,), {}, "forms is None; allowed: a list of runs"),
+    ((Run(**IR),), {}, "forms is Run(group='R4', method='IR', seed=0, nu=1.0,"),
+    (([],), {}, "forms is []; allowed: a list of runs"),
+    (([("R4", "kl")],), {}, "form is ('R4', 'kl'); allowed: a run of IR, which differs from oth"),
+    (([Run()],), {}, "form is Run(group='R4', method='DA', seed=0,"),
+    (([Run(**IR, epochs=3)],), {}, "form is Run(group='R4', method='IR'"),
+    (
+        ([Run(**IR), Run(**IR, width=8)],),
+        {},
+        "form is Run(group='R4', method='IR', seed=0, nu=1.0,",
+    ),
+    (([Run(**IR)],), {"device": "gpu"}, "device is 'gpu'; allowed: auto, cpu"),
 ]
 
 
