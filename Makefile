@@ -8,13 +8,17 @@ TESTED_WITH = $(PYTHON) -m venv --clear _build/$(1) && _build/$(1)/bin/pip insta
 	-c tools/$(1).txt -e '.[chapters,test]' ipykernel jupytext papermill && _build/$(1)/bin/pytest $(2)
 
 # Refused before anything is installed or trained
-UNKNOWN := $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(filter-out CHAPTERS FULL PROFILE PYTHON URL,$v)))
+UNKNOWN := $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(filter-out CHAPTERS FRESH FULL PROFILE PYTHON URL,$v)))
 ifneq ($(strip $(UNKNOWN)),)
-$(error no variable $(strip $(UNKNOWN)); allowed: CHAPTERS, FULL, PROFILE, PYTHON, URL)
+$(error no variable $(strip $(UNKNOWN)); allowed: CHAPTERS, FRESH, FULL, PROFILE, PYTHON, URL)
 endif
 ifneq ($(filter-out 1,$(FULL)),)
 $(error FULL is $(FULL); allowed: 1)
 endif
+ifneq ($(filter-out 1,$(FRESH)),)
+$(error FRESH is $(FRESH); allowed: 1)
+endif
+export GINV_FRESH ?= $(FRESH)
 ifneq ($(filter notebooks,$(MAKECMDGOALS)),)
 ifneq ($(PROFILE),paper)
 $(error PROFILE is $(PROFILE); allowed: paper)
@@ -26,12 +30,12 @@ $(error PROFILE is $(PROFILE); allowed: paper, quick)
 endif
 endif
 
-.PHONY: help book html test attack lowest colab compare notebooks tune bench publish-url clean
+.PHONY: help book html test attack lowest colab ship compare notebooks tune bench publish-url clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
-book: .venv/ready  ## train, execute all chapters or CHAPTERS (PROFILE=paper or quick), render; all under _build/
+book: .venv/ready  ## train, execute all chapters or CHAPTERS (PROFILE=paper or quick, FRESH=1: train all), render; all under _build/
 	@$(call COPY,book)
 	@exec .venv/bin/python tools/execute.py _build/book $(PROFILE) -- $$CHAPTERS
 	@$(call RENDER,book)
@@ -59,6 +63,9 @@ lowest:  ## the package's tests with every dependency at its declared minimum
 
 colab:  ## notebooks opened alone, with the versions of Colab
 	@$(call TESTED_WITH,colab,tests/book/test_alone.py)
+
+ship: .venv/ready  ## put the trained networks of Table 1 and Figure 5 from the store into data/runs
+	@.venv/bin/python tools/ship.py
 
 compare: .venv/ready  ## after make book: what moved from the committed results
 	@.venv/bin/python tools/compare.py _build/book/book/results

@@ -20,8 +20,9 @@ PHONE = {"width": 390, "height": 844}
 
 @pytest.fixture(autouse=True)
 def empty_store(tmp_path, monkeypatch):
-    """No test reads or writes the user's store."""
+    """No test reads or writes the user's store, or finds the trained networks of the clone."""
     monkeypatch.setenv("GINV_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("GINV_FRESH", "1")
 
 
 @pytest.fixture

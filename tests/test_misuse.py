@@ -250,8 +250,8 @@ TARGETS = [
     (["book", "PROFILE=nonsense"], "PROFILE is nonsense; allowed: paper, quick"),
     (["book", "PROFILE="], "PROFILE is ; allowed: paper, quick"),
     (["book", "PROFILE=paper quick"], "PROFILE is paper quick; allowed: paper, quick"),
-    (["book", "PROFIL=quick"], "no variable PROFIL; allowed: CHAPTERS, FULL, PROFILE, PYTHON, URL"),
-    (["html", "profile=quick"], "no variable profile; allowed: CHAPTERS, FULL, PROFILE, PYTHON, URL"),
+    (["book", "PROFIL=quick"], "no variable PROFIL; allowed: CHAPTERS, FRESH, FULL, PROFILE, PYTHON, URL"),
+    (["html", "profile=quick"], "no variable profile; allowed: CHAPTERS, FRESH, FULL, PROFILE, PYTHON, URL"),
     (["boook"], "No rule to make target 'boook'"),
 ]  # fmt: skip
 

@@ -10,6 +10,9 @@ so.
 
 Nothing else is damage. What another version, user or setting causes is a line, and the record
 stays.
+
+The networks of Table 1 and Figure 5 come with a clone, as records in `data/runs` that are only
+read: what the store lacks is looked up there, verified likewise. `GINV_FRESH=1` does without them.
 """
 
 import hashlib
@@ -29,6 +32,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ginv.machine import cache_folder, chosen_folder
+from ginv.refuse import require
 
 # Counted up where what is stored changes its meaning: older records are then strangers
 VERSIONS = {
@@ -38,6 +42,7 @@ VERSIONS = {
     "robustness": 1,  # what `ginv.runs.measured.robustness` computes
 }
 CHECKPOINTS = ".checkpoints"
+SHIPPED = Path(__file__).resolve().parents[2] / "data" / "runs"  # of a clone
 FILES = RECORD, TENSORS, SUMS = "record.json", "tensors.safetensors", "SHA256SUMS"  # the sums last
 DAMAGED = (
     LookupError,
@@ -76,7 +81,14 @@ def record_folder(specification: dict) -> Path:
 
 
 def contains(specification: dict) -> bool:
-    return record_folder(specification).is_dir()
+    return record_folder(specification).is_dir() or _shipped(specification).is_dir()
+
+
+def _shipped(specification: dict) -> Path:
+    """Where a record of the clone would be; a place that is none where they are not wanted."""
+    fresh = os.environ.get("GINV_FRESH") or "0"
+    require(fresh in ("0", "1"), "GINV_FRESH", fresh, "0, 1")
+    return SHIPPED / ("none" if fresh == "1" else record_name(specification))
 
 
 def load(specification: dict, like: Mapping[str, Tensor] | None = None) -> Stored | None:
@@ -87,6 +99,8 @@ def load(specification: dict, like: Mapping[str, Tensor] | None = None) -> Store
     """
     folder = record_folder(specification)
     found = _load(folder)
+    if found is None and (shipped := _shipped(specification)).is_dir():
+        found, folder = _load_shipped(shipped), shipped
     if found and like and _kinds(like) != _kinds(found[0]):
         say(f"{folder} has other tensors than are expected here: it stays, and is not used")
         return None
@@ -216,6 +230,14 @@ def _load(folder: Path) -> Stored | None:
         return _set_aside(folder, error)
     except OSError as error:  # another user's, or the disk's
         say(f"{folder} cannot be read ({error.strerror}): it stays, and is not used")
+        return None
+
+
+def _load_shipped(folder: Path) -> Stored | None:
+    try:
+        return _read(folder)
+    except (*DAMAGED, OSError) as error:
+        say(f"{folder} cannot be used, {error}: it stays; git checkout {folder} brings it back")
         return None
 
 

@@ -349,11 +349,20 @@ TARGETS = [
     (["bench", "FULL=0"], "FULL is 0; allowed: 1"),
     (["bench", "FULL=no"], "FULL is no; allowed: 1"),
     (["notebooks", "PROFILE=quick"], "PROFILE is quick; allowed: paper"),
-    (["book", "CHAPTER=table1"], "no variable CHAPTER; allowed: CHAPTERS, FULL, PROFILE"),
-    (["bench", "full=1"], "no variable full; allowed: CHAPTERS, FULL, PROFILE, PYTHON, URL"),
-    (["tune", "DEVICE=cpu"], "no variable DEVICE; allowed: CHAPTERS, FULL, PROFILE, PYTHON, URL"),
-    (["publish-url", "REPO=a"], "no variable REPO; allowed: CHAPTERS, FULL, PROFILE, PYTHON, URL"),
-    (["clean", "STRICT=-W"], "no variable STRICT; allowed: CHAPTERS, FULL, PROFILE, PYTHON, URL"),
+    (["book", "CHAPTER=table1"], "no variable CHAPTER; allowed: CHAPTERS, FRESH, FULL, PROFILE"),
+    (["bench", "full=1"], "no variable full; allowed: CHAPTERS, FRESH, FULL, PROFILE, PYTHON, URL"),
+    (
+        ["tune", "DEVICE=cpu"],
+        "no variable DEVICE; allowed: CHAPTERS, FRESH, FULL, PROFILE, PYTHON, URL",
+    ),
+    (
+        ["publish-url", "REPO=a"],
+        "no variable REPO; allowed: CHAPTERS, FRESH, FULL, PROFILE, PYTHON, URL",
+    ),
+    (
+        ["clean", "STRICT=-W"],
+        "no variable STRICT; allowed: CHAPTERS, FRESH, FULL, PROFILE, PYTHON, URL",
+    ),
     (["html", "--profile=quick"], "unrecognized option '--profile=quick'"),
 ]
 

@@ -159,7 +159,7 @@ def _fill_the_disk(folder, queue):
 
 
 def test_a_write_that_fails_is_one_line_and_leaves_nothing(record):
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
     process = context.Process(target=_fill_the_disk, args=(str(store.store_folder()), queue))
     process.start()
@@ -247,7 +247,7 @@ def test_a_claim_is_exclusive_and_ends_with_its_holder():
         assert ours == [True, True]
         with store.claim([{"seed": 2}, SPECIFICATION]) as theirs:
             assert theirs == [True, False]
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
     process = context.Process(target=_claim_and_die, args=(str(store.store_folder()), queue))
     process.start()
