@@ -374,20 +374,20 @@ show_table(both.rename(columns="{:g}".format, level="beta"), label, 2)
 
 # %% [markdown]
 # The paper reads its figure so: the invariance that DA learned "deteriorates rapidly, even under a slight degree of
-# data drift", while WT and IR "maintain low invariance error even under substantial distribution drift". To hold our
-# curves against these words we fix what they mean. *Rapidly*: DI has doubled at $\beta$ = 0.1. *Low*: at no degree of
-# drift above the DI of DA *without* drift.
+# data drift", while WT and IR "maintain low invariance error even under substantial distribution drift". How slight is
+# slight? The paper does not say, so here is all of it: how many times as large the errors of DA are at each of the first
+# degrees of drift, and how much of the accuracy is left there.
 
 # %%
-SLIGHT = 0.1
+SLIGHT = [0.05, 0.1, 0.2, 0.3]
 growth = means.DI / means.DI.xs(0.0, level="beta")
 worst = means.DI.groupby(["group", "method"]).max()
-rapid = {name: growth[name, "DA", SLIGHT] >= 2 for name in networks}
-low = {
-    (name, method): worst[name, method] <= means.DI[name, "DA", 0.0]
-    for name in networks
-    for method in ("WT", "IR")
-}
+errors = means.xs("DA", level="method")[["DI", "relative_LI", "flip_rate"]]
+times = errors / errors.xs(0.0, level="beta")
+times["accuracy_ratio"] = means.accuracy_ratio.xs("DA", level="method")
+times = times.stack().unstack("beta")[[beta for beta in SLIGHT if beta in BETAS]]
+times.columns = [f"β = {beta:g}" for beta in times]
+show_table(times, f"DA: errors in multiples of those without drift; {label}", 2)
 
 
 # %% {"tags": ["hide-input"]}
@@ -400,11 +400,10 @@ def figure_4(name):
         else "has not doubled at any degree of drift"
     )
     peak = means.DI[name, "IR"].idxmax()
-    verdict = "That is rapid." if rapid[name] else "That is no instant failure."
     return (
-        f"- **{GROUP_NAMES[name]}.** A drift of {SLIGHT} changes DI of DA by a factor of {da[SLIGHT]:.1f} and leaves "
-        f"{left[SLIGHT]:.0%} of the accuracy. (On the straight line between the ends, as if images were exchanged, it would "
-        f"be a factor of {1 + SLIGHT * (da[1.0] - 1):.1f}.) DI {when}. {verdict} At worst it is {worst[name, 'DA']:.2f} nats, {da.max():.0f} times the "
+        f"- **{GROUP_NAMES[name]}.** A drift of 0.1 changes DI of DA by a factor of {da[0.1]:.1f} and leaves "
+        f"{left[0.1]:.0%} of the accuracy. (On the straight line between the ends, as if images were exchanged, it would "
+        f"be a factor of {1 + 0.1 * (da[1.0] - 1):.1f}.) DI {when}. At worst it is {worst[name, 'DA']:.2f} nats, {da.max():.0f} times the "
         f"{means.DI[name, 'DA', 0.0]:.2f} without drift. The largest DI of WT is {worst[name, 'WT']:.0e}; that of IR is "
         f"{worst[name, 'IR']:.3f}, at β = {peak:g}, and {growth[name, 'IR'].max():.0f} times its {means.DI[name, 'IR', 0.0]:.4f} without drift."
     )
@@ -619,7 +618,7 @@ def told_apart(name):
         start, end = share[0.0], share[max(useful)]
         parts.append(f"{method} {start:.0%} and {end:.0%}")
     da, ir = means.loc[name, "DA"], means.loc[name, "IR"]
-    beta = BETAS[BETAS.index(SLIGHT) + 1]
+    beta = next(beta for beta in BETAS if beta > 0.1)
     return (
         f"- **{GROUP_NAMES[name]}.** Of the images not right in every orientation, the share with differing answers is, without drift and at "
         f"β = {max(useful):g}: {', '.join(parts)}. At β = {beta:g} DA is right in {da.accuracy[beta]:.0f}% of orientations and gives different classes to {da.flip_rate[beta]:.1%} of "
@@ -669,7 +668,7 @@ def four_members(name):
     rows = ratio.loc[name]
     lost, ours = means.loc[name, "DA"], ensembles.loc[name]
     ir, wt = means.loc[name, "IR"], means.loc[name, "WT"]
-    beta = BETAS[BETAS.index(SLIGHT) + 1]
+    beta = next(beta for beta in BETAS if beta > 0.1)
     ratios = rows.flip_rate.drop(0.0)
     return (
         f"- **{GROUP_NAMES[name]}.** The common share $c$ runs from {rows.common.min():.2f} (β = {rows.common.idxmin():g}) to {rows.common.max():.2f} "
@@ -819,57 +818,27 @@ settings.save(numbers[columns], results, page)
 # %% [markdown]
 # ## What you saw
 #
-# What Section 4.3 says, and whether it is so here. The words are as fixed above: *rapidly* is DI doubled at a drift of
-# 0.1; *low* is below DA without drift; accuracy ratios differ if by more than twice the standard error; and accuracy is
-# on the line if the interval of the correlation lies above 0 over all networks and, where there is one, within each
-# group. The [ledger](claims.ipynb) asks more: an interval over pairs of networks of one seed, and for the line half of the
-# variance. What is *reproduced* here may be *partly* or *not reproduced* there.
-
-
-# %%
-def sides(name, method):
-    """Whether a method keeps more of its accuracy than DA; None: undecided."""
-    difference, margin = (part["mean"] for part in ahead(name, method))
-    return difference > 0 if abs(difference) > margin else None
-
-
-def verdicts(name):
-    ir, expected = sides(name, "IR"), name == "T3"
-    also = "" if expected else "not "
-    return {
-        "DA loses its invariance rapidly (images blended)": rapid[name],
-        "WT keeps a low DI": low[name, "WT"],
-        "IR keeps a low DI": low[name, "IR"],
-        "WT keeps more of its accuracy than DA": sides(name, "WT"),
-        f"IR {also}so": None if ir is None else ir == expected,
-    }
+# What Section 4.3 says, and what came out. The verdicts are those of [the ledger](claims.ipynb), which has one rule for all
+# sentences of the paper.
 
 
 # %% {"tags": ["hide-input"]}
-OUTCOMES = {True: "Reproduced", False: "Not reproduced", None: "Undecided"}
-lines = []
-for name in networks:
-    found = verdicts(name)
-    texts = [
-        f"{word}: {'; '.join(claims)}."
-        for outcome, word in OUTCOMES.items()
-        if (claims := [text for text, so in found.items() if so == outcome])
-    ]
+def sentence(name):
+    da, start = growth[name, "DA"], means.DI[name, "DA", 0.0]
+    doubled = da.index[da >= 2]
+    when = f"by β = {doubled[0]:g}" if len(doubled) else "nowhere"
+    leads = [f"{ahead(name, method)[0]['mean']:+.1f} ({method})" for method in ("WT", "IR")]
     limit = survival.loc[name].loc["DA, no drift", HONEST]
     honest = (survival.loc[name].loc["IR at worst", HONEST] <= limit).all()
-    lines.append(
-        f"- **{GROUP_NAMES[name]}.** {' '.join(texts)} Asked here, not in the paper: without scale, and SI apart, IR "
-        f"{'stays low' if honest else 'does not stay low in every measure'}."
+    return (
+        f"- **{GROUP_NAMES[name]}.** DI of DA has doubled {when}. The largest DI of IR is {worst[name, 'IR'] / start:.2f} times "
+        f"DA's without drift, that of WT rounding. Of the accuracy without drift more is kept than by DA, in points: {', '.join(leads)}. Asked here, not in the "
+        f"paper: without scale, and SI apart, IR {'stays low' if honest else 'does not stay low in every measure'}."
     )
-lowest = correlations.low.drop(["probit", "within methods"], level=1)
-known = lowest.xs("all networks", level=1).notna()
-on_the_line = ((lowest > 0) | lowest.isna()).groupby(level=0).all()
-told = [
-    f"at β = {beta:g} {'reproduced' if on_the_line[beta] else 'not reproduced'}"
-    for beta in LINE
-    if known[beta]
-]
-lines.append(f"- **Accuracy on the line**: {', '.join(told) or 'too few networks to say'}.")
+
+
+# %% {"tags": ["hide-input"]}
+lines = [*map(sentence, networks)]
 if len(settings.seeds) > 1:
     left = ratio[["LI", "flip_rate"]].drop(0.0, level="beta").mean()
     lines.append(

@@ -55,12 +55,14 @@ device = "auto"  # @param ["auto", "cpu", "cuda"]
 results = "results"  # @param {type: "string"}
 
 # %% {"tags": ["hide-input"]}
+from html import escape
 from pathlib import Path
 
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 
 from ginv.pages import Settings, refuse_unknown
 from ginv.pages.figures import GROUP_NAMES, group_panels, plot_methods, use_style
+from ginv.pages.ledger import STYLE, marked
 
 refuse_unknown()  # a parameter by a wrong name
 settings = Settings(profile, group, seeds, device, results)
@@ -102,14 +104,25 @@ Markdown("\n".join(map(answer, settings.groups)) + f"\n\nRun with {settings.labe
 # %% [markdown]
 # ## What of the paper holds
 #
-# Each claim of the paper is a row of the [ledger](claims.ipynb), with a number, a threshold and a verdict that is computed.
+# Twelve sentences carry the paper. Whether each was reproduced is computed, from what the chapters measured; the
+# [ledger](claims.ipynb) has the evidence behind each.
 
 # %% {"tags": ["hide-input"]}
-verdicts = settings.load(results, "claims").verdict.value_counts()
-Markdown(
-    f"Of {verdicts.sum()} rows "
-    + ", ".join(f"{count} are **{verdict}**" for verdict, count in verdicts.items())
-    + "."
+headlines = settings.load(results, "headlines")
+cells = [f"<td>{escape(claim)}</td>" for claim in headlines.claim]
+shown = [*headlines.columns.intersection(settings.groups), "verdict"]
+for column in shown:
+    verdicts = [marked(v, short=column != "verdict") for v in headlines[column]]
+    cells = [f'{c}<td class="verdict">{v}</td>' for c, v in zip(cells, verdicts)]
+head = "".join(f"<th>{name}</th>" for name in ("claim", *shown))
+HTML(
+    "\n".join(
+        [
+            f"{STYLE}<table class='ledger'><tr>{head}</tr>",
+            *(f"<tr>{c}</tr>" for c in cells),
+            "</table>",
+        ]
+    )
 )
 
 # %% [markdown]

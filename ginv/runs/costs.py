@@ -31,6 +31,11 @@ def training_operations(run: Run, pixels: int = PIXELS) -> float:
     return run.epochs * epoch
 
 
+def inference_operations(run: Run) -> float:
+    """The same for one image in use; a tied layer takes it once an element of the group."""
+    return sum(_layers(run))
+
+
 def measurement_operations(run: Run, images: int, steps: int = STEPS) -> float:
     """The same for `measure`: the orbits of the images, integrated gradients of so many steps."""
     first, rest = _layers(run)

@@ -13,6 +13,7 @@ import nbformat
 import numpy
 import pandas
 import pytest
+import torch
 from execute import chapters
 from publish import project, publish
 
@@ -70,31 +71,49 @@ def has_figure(cells):
     return any("image/png" in str(cell.get("outputs")) for cell in cells)
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
-def test_a_notebook_runs_alone(chapter, published, bare, environment, tmp_path):
-    before = frozen(bare)
+@pytest.fixture
+def run_alone(published, bare, environment, tmp_path):
+    """Runs a chapter in an empty folder; -> its cells, and those of the committed one."""
     empty = tmp_path / "empty"
     empty.mkdir()
-    shutil.copy(published / f"book/{chapter}.ipynb", tmp_path)
     papermill = [bare / "bin/python", "-m", "papermill", "--no-progress-bar", "-k", "python3"]
-    committed = nbformat.read(tmp_path / f"{chapter}.ipynb", 4).cells
-    takes_group = any(
-        cell.source.startswith("profile =") and "\ngroup =" in cell.source for cell in committed
-    )
-    for group in ("R4", "T3"):
-        run = [*papermill, tmp_path / f"{chapter}.ipynb", f"{group}.ipynb"]
-        options = ["-p", "profile", "quick", *(["-p", "group", group] if takes_group else [])]
-        done = subprocess.run(
-            [*run, *options], cwd=empty, env=environment, capture_output=True, text=True
+
+    def run(chapter, **parameters):
+        shutil.copy(published / f"book/{chapter}.ipynb", tmp_path)
+        committed = nbformat.read(tmp_path / f"{chapter}.ipynb", 4).cells
+        first = next(
+            cell.source for cell in committed if "parameters" in cell.metadata.get("tags", ())
         )
+        given = {"profile": "quick", **parameters}
+        asked = [(name, each) for name, each in given.items() if f"\n{name} =" in first]
+        options = [word for pair in asked for word in ("-p", *pair)]
+        command = [*papermill, tmp_path / f"{chapter}.ipynb", "out.ipynb", *options]
+        done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
-        cells = nbformat.read(empty / f"{group}.ipynb", 4).cells
+        return nbformat.read(empty / "out.ipynb", 4).cells, committed
+
+    return run
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_notebook_runs_alone(chapter, run_alone, bare):
+    before = frozen(bare)
+    for group in ("R4", "T3"):
+        cells, committed = run_alone(chapter, group=group)
         first = next(cell for cell in cells if cell.cell_type == "code")
         said = "".join(out.get("text", "") for out in first.outputs)
         fetched = f"Fetching the book with its data, {URL} {TAG}\n"
         assert said == (fetched if group == "R4" else "")  # the second time it is there
         assert has_figure(cells) == has_figure(committed)
     assert frozen(bare) == before  # and no package is another
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_notebook_runs_alone_on_a_gpu(chapter, run_alone):
+    cells, committed = run_alone(chapter, device="cuda")
+    assert has_figure(cells) == has_figure(committed)
 
 
 def test_without_an_address_one_line_names_the_way(bare, environment, tmp_path):

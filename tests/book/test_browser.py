@@ -56,6 +56,16 @@ def test_formulas_are_typeset(page):
     assert page.locator("mjx-container").count() > 10
 
 
+def test_every_link_of_the_ledger_leads_somewhere(page):
+    """From the headlines to their evidence, and from there to where it was measured."""
+    page.goto((BOOK / "book/claims.html").as_uri())
+    links = page.eval_on_selector_all(".ledger a", "links => links.map(link => link.href)")
+    assert len({*links}) > 20
+    for link in sorted({*links}):
+        page.goto(link)
+        assert page.evaluate("document.getElementById(location.hash.slice(1)) !== null"), link
+
+
 @pytest.fixture
 def figure(page, request):
     """The figure to step through of a page of the book."""
