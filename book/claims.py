@@ -195,8 +195,8 @@ for axis, name in zip(panels[0], settings.groups):
         rows = sided[sided.id.str.endswith(f"-{name}") & (sided.kind == kind)]
         axis.plot(rows.distance, rows.name.map(lines), marker, fillstyle=fill, color="C0", ms=4)
     axis.set_xscale("symlog", linthresh=1)
-    axis.set(title=name, xlabel="half widths", xlim=(-2000, 2000))
-    axis.set_xticks([-100, -1, 1, 100], ["-100", "-1", "1", "100"])
+    axis.set(title=name, xlabel="half widths", xlim=(-5e4, 5e4))
+    axis.set_xticks([-1000, -1, 1, 1000], ["-1000", "-1", "1", "1000"])
     axis.grid(axis="y", lw=0.3)
 if lines:
     panels[0, 0].set_yticks(range(len(lines)), lines, fontsize=7)

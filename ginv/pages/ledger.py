@@ -247,7 +247,9 @@ MARKS = {
 }
 STYLE = """<style>
 .ledger {width: 100%; border-collapse: collapse; font-size: .85em}
-.ledger.rows {table-layout: fixed}
+.ledger.rows td:nth-child(1) {width: 30%}
+.ledger.rows td:nth-child(2) {width: 36%}
+.ledger th {white-space: nowrap}
 .ledger .verdict {overflow-wrap: normal; min-width: 2em}
 .ledger td, .ledger th {vertical-align: top; text-align: left; padding: .4em;
   border-top: 1px solid #8888; white-space: normal; overflow-wrap: anywhere}
