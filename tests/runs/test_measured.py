@@ -131,10 +131,10 @@ def test_pages_grids_and_the_search_for_nu_share_one_record(tmp_path, counted, m
 
     asked = iter([[third.run], []])
     monkeypatch.setattr(nu, "next_runs", lambda *_: next(asked))
-    table = nu.search([("R4", "logit")], device="cpu")
+    table = nu.search([Run(method="IR", nu=1.0)], device="cpu")
     value = run_grid(runs[2], device="cpu").set_index("metric").value
     assert counted == [30, 40, 2_000]
-    for metric in nu.COLUMNS[4:]:
+    for metric in nu.COLUMNS[6:]:
         assert table[metric].item() == value[metric]
 
 
