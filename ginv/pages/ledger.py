@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from ginv.pages.evidence import LIMITS, STATISTICS, Found, Tables, interval
+from ginv.recipe import GROUPS
 from ginv.refuse import require
 from ginv.runs.strict_yaml import read_yaml
 
@@ -88,7 +89,8 @@ def read_ledger(file: Path, groups: Sequence[str]) -> list[Headline]:
         require({*entry} == known, "headline", entry, ", ".join(sorted(known)))
         rows = [row for table in entry["rows"] for row in _expand(table, groups)]
         found.append(Headline(**entry | {"section": str(entry["section"]), "rows": rows}))
-        names = {_bare(row) for row in rows if row.kind == "evidence"}
+        of_all = [row for table in entry["rows"] for row in _expand(table, GROUPS)]
+        names = {_bare(row) for row in of_all if row.kind == "evidence"}
         missing = ", ".join({*entry["decided_by"]} - names)
         require(not missing, f"decided_by of {entry['id']}", missing, ", ".join(sorted(names)))
     apart = [row for table in content["apart"] for row in _expand(table, groups)]

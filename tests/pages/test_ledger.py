@@ -95,6 +95,15 @@ class TestGrammar:
             read_ledger(written(tmp_path, headlines=headline), ["R4"])
 
 
+@pytest.mark.parametrize("group", ["R4", "T3"])
+def test_the_ledger_can_be_read_for_one_group(group, tables):
+    """Though some rows that decide are of the other alone."""
+    for headline in read_ledger(BOOK / "ledger.yaml", [group])[:-1]:
+        found = [put_to_the_test(row, tables) for row in headline.rows]
+        both = [put_to_the_test(row, tables) for row in ROWS if row in headline.rows]
+        assert headline_verdict(headline, found) == headline_verdict(headline, both, group)
+
+
 class TestRule:
     @pytest.mark.parametrize(
         ("found", "threshold", "verdict", "turns"),
