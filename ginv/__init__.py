@@ -36,7 +36,7 @@ from ginv.runs.nu import chosen_nu
 from ginv.runs.train import train
 from ginv.saliency import gradients, integrated_gradients, saliency_map
 from ginv.stack import TrainedRun
-from ginv.symmetry import Averaged, assert_invariant, symmetrise
+from ginv.symmetry import Averaged, assert_invariant, decay_asymmetry, symmetrise
 
 __all__ = [
     "MLP",
@@ -59,6 +59,7 @@ __all__ = [
     "blend",
     "check_group",
     "chosen_nu",
+    "decay_asymmetry",
     "distribution_invariance",
     "flip_rate",
     "gradients",

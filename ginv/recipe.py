@@ -18,6 +18,7 @@ from ginv.symmetry import symmetrise
 
 GROUPS = ("R4", "T3")  # the paper's
 METHODS = ("WT", "DA", "IR")  # weight-tying, data augmentation, invariance regularisation
+UNTIED = ("DA", "IR")
 MOST_WEIGHTS = 2**30  # of a network: more are a slip
 
 
@@ -66,12 +67,12 @@ REGULARISERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 Rule = Callable[["Run", Any], tuple[bool, str]]
 
 
-def _ruled(default: Any, rule: Rule, only: str | None = None) -> Any:
-    """A field with its rule; `only`: the one method for which it may differ from its default."""
+def _ruled(default: Any, rule: Rule, only: tuple[str, ...] = METHODS) -> Any:
+    """A field with its rule; `only`: the methods for which it may differ from its default."""
     return field(default=default, metadata={"rule": rule, "only": only})
 
 
-def _one_of(allowed: Collection, default: Any = None, only: str | None = None) -> Any:
+def _one_of(allowed: Collection, default: Any = None, only: tuple[str, ...] = METHODS) -> Any:
     """One of these, the first by default."""
     first = next(iter(allowed))
 
@@ -91,14 +92,19 @@ def _whole(default: int | None, least: int = 1, most: int = 2**63 - 1) -> Any:
     return _ruled(default, rule)
 
 
-def _number(default: float, fits: Callable[["Run", float], bool], allowed: str) -> Any:
+def _number(
+    default: float,
+    fits: Callable[["Run", float], bool],
+    allowed: str,
+    only: tuple[str, ...] = METHODS,
+) -> Any:
     """A finite number from 0, within a limit of its own."""
 
     def rule(run: "Run", v: Any) -> tuple[bool, str]:
         is_number = isinstance(v, int | float) and not isinstance(v, bool)
         return is_number and 0 <= v <= sys.float_info.max and fits(run, v), allowed
 
-    return _ruled(default, rule)
+    return _ruled(default, rule, only)
 
 
 def _acts(_: "Run", name: Any) -> tuple[bool, str]:
@@ -122,10 +128,11 @@ class Run:
         0.0, lambda run, v: (v > 0) == (run.method == "IR"), "above 0 for IR, 0 for WT and DA"
     )
     regulariser: str = _one_of(REGULARISERS)
-    # all pairs of the orbit, and not a random one
-    whole_orbit: bool = _one_of((False, True), only="IR")
-    # the task loss takes all views that the penalty takes, and not the first alone
-    all_views: bool = _one_of((False, True), only="IR")
+    # a step sees all orientations of an image: the penalty takes all pairs of them, and not one;
+    # DA's task loss takes each
+    whole_orbit: bool = _one_of((False, True), only=UNTIED)
+    # the task loss of IR takes all views that the penalty takes, and not the first alone
+    all_views: bool = _one_of((False, True), only=("IR",))
 
     # The data
     dataset: str = _one_of(DATASETS)
@@ -137,11 +144,11 @@ class Run:
     depth: int = _whole(5, most=1_000)  # hidden layers
     # of the first hidden layer; None: as the others
     first_width: int | None = _whole(None, most=2**16)
-    pooling: str = _one_of(POOLINGS, only="WT")  # over the group
+    pooling: str = _one_of(POOLINGS, only=("WT",))  # over the group
     # the size of the initial weights: pytorch's are the smallest, he's 2.4 times as large
     initialisation: str = _one_of(INITIALISATIONS)
     # initial weights that make the network invariant; nothing is tied
-    symmetric_start: bool = _one_of((False, True), only="IR")
+    symmetric_start: bool = _one_of((False, True), only=UNTIED)
 
     # The training
     epochs: int = _whole(300, most=1_000_000)
@@ -150,6 +157,10 @@ class Run:
     weight_decay: float = _number(
         0.0, lambda run, v: v * run.learning_rate < 1, "0 to 1 / learning_rate"
     )
+    # the same of what is not symmetric in them; learning_rate times it counts up to 1
+    symmetry_decay: float = _number(0.0, lambda run, v: True, "0 and more", only=UNTIED)
+    # rising: in proportion to the share of the training that has passed
+    symmetry_schedule: str = _one_of(("rising", "constant"), only=UNTIED)
     batch_size: int = _whole(512)
     schedule: str = _one_of(("constant", "cosine"))  # of the learning rate; a cosine goes down to 0
     # the weights that are kept: of the best validation accuracy, or the last
@@ -164,7 +175,7 @@ class Run:
                 object.__setattr__(self, name, value)
             fits, allowed = each.metadata["rule"](self, value)
             require(fits, name, value, allowed)
-            fits = each.metadata["only"] in (None, self.method) or value == default
+            fits = self.method in each.metadata["only"] or value == default
             require(fits, name, value, f"{default!r} for {self.method}")
             if isinstance(default, float):
                 # 10 and 10.0 are one run, and so are 0.0 and -0.0
@@ -188,9 +199,9 @@ class Run:
     @property
     def views(self) -> int:
         """How many orientations of an image a step takes."""
-        if self.method != "IR":
-            return 1
-        return group_named(self.group).order if self.whole_orbit else 2
+        if self.whole_orbit:
+            return group_named(self.group).order
+        return 2 if self.method == "IR" else 1
 
     def model(self, generator: Generator | None = None) -> MLP:
         """Its network, with initial weights from the generator."""
@@ -214,3 +225,8 @@ class Run:
         if self.schedule == "constant":
             return self.learning_rate
         return self.learning_rate * (1 + math.cos(math.pi * passed)) / 2
+
+    def symmetry_rate_at(self, passed: float) -> float:
+        """What multiplies `symmetry_decay` there: the share of a step, before it is cut at 1."""
+        rise = passed if self.symmetry_schedule == "rising" else 1.0
+        return rise * self.learning_rate_at(passed)

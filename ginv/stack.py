@@ -22,6 +22,7 @@ from ginv.data import Split, load_dataset
 from ginv.groups import group_named
 from ginv.networks import MLP
 from ginv.recipe import REGULARISERS, Run
+from ginv.symmetry import weight_orbits
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,10 @@ class Diverged(FloatingPointError):
 
 
 def shared_by_stack(run: Run) -> Run:
-    """What the runs of a stack have in common: they differ in seed, nu and weight decay alone."""
-    return replace(run, seed=0, nu=float(run.method == "IR"), weight_decay=0.0)
+    """What the runs of a stack have in common: they differ in seed, nu and the decays alone."""
+    symmetry_decay = float(run.symmetry_decay > 0)
+    nu = float(run.method == "IR")
+    return replace(run, seed=0, nu=nu, weight_decay=0.0, symmetry_decay=symmetry_decay)
 
 
 def train_stack(
@@ -116,13 +119,19 @@ class Stack:
         self.network = copy.deepcopy(self.models[0]).to("meta")  # its weights come from the leaves
         self.network.features[1].image_shape = self.border.inside_shape  # type: ignore[assignment]
         self.leaves = self.border.split(stack_module_state(self.models)[0], device)
+        is_gpu = device.type == "cuda"
+        # A recorded step reads the rate where it was when it was recorded
+        rate = torch.tensor(self.run.learning_rate, device=device) if is_gpu else 0.0
         self.optimiser = torch.optim.Adam(
-            self.leaves.values(), lr=self.run.learning_rate, fused=True
+            self.leaves.values(), lr=rate, fused=True, capturable=is_gpu
         )
-        self.nu, self.weight_decay = (
+        self.nu, self.weight_decay, self.symmetry_decay = (
             torch.tensor([getattr(run, name) for run in runs], device=device, dtype=dtype)
-            for name in ("nu", "weight_decay")
+            for name in ("nu", "weight_decay", "symmetry_decay")
         )
+        self.symmetry_share = torch.zeros_like(self.nu)
+        self.moves = self._moves() if self.run.symmetry_decay else {}
+        self.step = Recorded(self._step) if is_gpu else self._step
         self._begin()
 
     def _load_images(self, train: Split, validation: Split) -> None:
@@ -162,11 +171,19 @@ class Stack:
         for step, (batch, y) in enumerate(zip(*batches, strict=True)):
             if stop and stop.is_set():
                 raise InterruptedError(f"stopped in epoch {epoch + 1} of {self.run}")
-            passed = (epoch + step / len(batches[0])) / self.run.epochs
-            self.optimiser.param_groups[0]["lr"] = self.run.learning_rate_at(passed)
-            x = self.images.index_select(0, batch.flatten()).unflatten(0, batch.shape)
-            total += self._step(x, y)
+            self._set_rates((epoch + step / len(batches[0])) / self.run.epochs)
+            total += self.step(batch, y)
         return total
+
+    def _set_rates(self, passed: float) -> None:
+        """Those of the step after a share of the training has passed."""
+        group, rate = self.optimiser.param_groups[0], self.run.learning_rate_at(passed)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+        share = self.symmetry_decay * self.run.symmetry_rate_at(passed)
+        self.symmetry_share.copy_(share.clamp(max=1))
 
     def _shuffled(self) -> tuple[Tensor, Tensor]:
         """An epoch of every run: rows of the orbits `[runs, views, n]` and labels `[runs, n]`.
@@ -183,8 +200,9 @@ class Stack:
         rows = elements * n + shuffled[:, None]
         return rows[:, : self.run.views], self.labels[shuffled]
 
-    def _step(self, x: Tensor, y: Tensor) -> Tensor:
-        """On images `[runs, views, batch, 1, h, w]`, labels `[runs, batch]` -> losses `[runs]`."""
+    def _step(self, rows: Tensor, y: Tensor) -> Tensor:
+        """On rows of orbits `[runs, views, batch]`, labels `[runs, batch]` -> losses `[runs]`."""
+        x = self.images.index_select(0, rows.flatten()).unflatten(0, rows.shape)
         self.optimiser.zero_grad()
         # Products alone: weights, their gradients and Adam's moments stay in float32
         reduced = self.run.precision == "bfloat16"
@@ -197,12 +215,40 @@ class Stack:
                 for leaf in self.leaves.values():
                     leaf.mul_(_per_run(kept, leaf))
         self.optimiser.step()
+        self._decay_asymmetry()
         return losses.detach()
+
+    @torch.no_grad()
+    def _decay_asymmetry(self) -> None:
+        """`ginv.decay_asymmetry` of each run."""
+        for name, moves in self.moves.items():
+            weights = self.leaves[name].flatten(1)  # shared
+            mean = torch.stack([weights.index_select(1, places) for places in moves]).mean(0)
+            weights.lerp_(mean, self.symmetry_share[:, None])
+
+    def _moves(self) -> dict[str, Tensor]:
+        """Of each leaf, which of its weights an element of the group brings to each place.
+
+        `[G, weights of a run]`: each weight of a network is its own number, and its orbit says.
+        """
+        numbered = copy.deepcopy(self.models[0]).double()
+        for parameter in numbered.parameters():
+            numbers = torch.arange(parameter.numel(), dtype=parameter.dtype)
+            parameter.detach().copy_(numbers.view_as(parameter))
+        orbits = {id(tensor): orbit for tensor, orbit in weight_orbits(numbered, self.group)}
+        named = {n: orbits[id(p)] for n, p in numbered.named_parameters() if id(p) in orbits}
+        moves = {}
+        for name, leaf in self.border.split(named, torch.device("cpu")).items():
+            numbers = leaf.detach().flatten(1).long()
+            place = torch.empty(int(numbers.max()) + 1, dtype=torch.long)
+            place[numbers[0]] = torch.arange(numbers.shape[1])  # 0 is the identity
+            moves[name] = place[numbers].to(self.device)
+        return moves
 
     def _loss(self, weights: dict[str, Tensor], x: Tensor, y: Tensor, nu: Tensor) -> Tensor:
         """Equation 4 of one run: images `[views, batch, 1, h, w]`, labels `[batch]`."""
         logits = functional_call(self.network, weights, x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        seen = logits if self.run.all_views else logits[:1]
+        seen = logits if self.run.all_views or self.run.method == "DA" else logits[:1]
         task = F.cross_entropy(seen.flatten(0, 1), y.repeat(len(seen)))
         if self.run.method != "IR":
             return task
@@ -275,6 +321,50 @@ class Stack:
             }
             results.append(TrainedRun(run, model.requires_grad_(False), record))
         return results
+
+
+class Recorded:
+    """A step that a GPU repeats as one launch: one by one its kernels launch slower than they run.
+
+    The first step of a shape runs as it is and warms up what may not be set up in a recording.
+    """
+
+    def __init__(self, step: Callable[..., Tensor]) -> None:
+        self.step = step
+        self.graphs: dict[
+            tuple, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor] | None
+        ] = {}
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The result is overwritten by the next step of the shape."""
+        shapes = tuple(each.shape for each in inputs)
+        if shapes not in self.graphs:
+            self.graphs[shapes] = None
+            return self._aside(inputs)
+        if (recorded := self.graphs[shapes]) is None:
+            recorded = self.graphs[shapes] = self._record(inputs)
+        graph, places, result = recorded
+        for place, each in zip(places, inputs, strict=True):
+            place.copy_(each)
+        graph.replay()
+        return result
+
+    def _aside(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Where a recording will be made, too: on a stream of its own."""
+        aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            result = self.step(*inputs)
+        here.wait_stream(aside)
+        return result
+
+    def _record(
+        self, inputs: tuple[Tensor, ...]
+    ) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]:
+        places, graph = tuple(each.clone() for each in inputs), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            result = self.step(*places)
+        return graph, places, result
 
 
 def _per_run(values: Tensor, like: Tensor) -> Tensor:

@@ -101,10 +101,15 @@ def symmetrise(
     from all sides alike. The model is then as it was. Warns of dropout, which takes out the units
     of an orbit one by one in training.
     """
-    require(isinstance(model, nn.Module), "model", model, "a torch.nn.Module")
-    require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
-    check_group_once(group, input_shape, exact=True)
-    changes = _changes(model, group, input_shape)
+    orbits = weight_orbits(model, group, input_shape)
+    norms = {
+        id(t) for layer in model.modules() if isinstance(layer, PER_CHANNEL) for t in _of(layer)
+    }
+    scales = [1.0 if id(tensor) in norms else math.sqrt(group.order) for tensor, _ in orbits]
+    changes = [
+        (tensor, scale * orbit.mean(0))
+        for (tensor, orbit), scale in zip(orbits, scales, strict=True)
+    ]
     before = [(tensor, tensor.detach().clone()) for tensor, _ in changes]
     try:
         _copy(changes)
@@ -128,41 +133,69 @@ def _copy(changes: list[tuple[Tensor, Tensor]]) -> None:
         tensor.copy_(value)
 
 
+@plain_torch()
 @torch.no_grad()
-def _changes(
-    model: nn.Module, group: Group, input_shape: tuple[int, ...]
+def decay_asymmetry(
+    model: nn.Module,
+    group: Group,
+    share: float,
+    input_shape: tuple[int, ...] = (1, *IMAGE_SHAPE),
+) -> None:
+    """Take a share of what is not symmetric in the weights away, in place: W - share (W - PW).
+
+    PW is the mean over the group of the weights moved by it, the symmetric network that is nearest.
+    For after each step of any optimiser: from random weights, the hidden layers become equivariant,
+    and the network invariant, while they learn. A share of 1 is the projection itself, and at each
+    step it ties the weights. share: 0 to 1, such as the learning rate times a factor that rises to
+    100. For the layers that `symmetrise` takes; raises ValueError for others.
+    """
+    fits = isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1
+    require(fits, "share", share, "numbers from 0 to 1")
+    for tensor, orbit in weight_orbits(model, group, input_shape):
+        tensor.lerp_(orbit.mean(0), share)
+
+
+@torch.no_grad()
+def weight_orbits(
+    model: nn.Module, group: Group, input_shape: tuple[int, ...] = (1, *IMAGE_SHAPE)
 ) -> list[tuple[Tensor, Tensor]]:
-    """What each parameter has to become."""
+    """Each parameter that the group moves, and its orbit `[G, *its shape]`.
+
+    The group acts on both ends of a layer: on the pixels of the image, and on hidden units or
+    channels, which come as orbits (`ginv.groups.moved_units`).
+    """
+    require(isinstance(model, nn.Module), "model", model, "a torch.nn.Module")
+    require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
+    check_group_once(group, input_shape, exact=True)
     weighed = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    changes: list[tuple[Tensor, Tensor]] = []
+    orbits: list[tuple[Tensor, Tensor]] = []
     channels = input_shape[0]
     for name, layer in model.named_modules():
-        own = [*layer.named_parameters(recurse=False)]
+        own = {parameter for parameter, _ in layer.named_parameters(recurse=False)}
         if isinstance(layer, PER_CHANNEL):
-            changes += _means(layer, group)
+            orbits += [(tensor, _moved(tensor, group)) for tensor in _of(layer)]
         elif own:
-            names = {parameter for parameter, _ in own}
-            fits = layer in weighed and names <= {"weight", "bias"} and "weight" in names
+            fits = layer in weighed and own <= {"weight", "bias"} and "weight" in own
             require(fits, f"layer {name}", layer, f"{TAKEN}, their weights as they are")
             first, last = layer is weighed[0], layer is weighed[-1]
             weight = _over_pixels(layer, channels, input_shape if first else None)
             try:
-                changes += _symmetric(layer, weight, group, input_shape[0], first, last)
+                orbits += _of_weighed(layer, weight, group, input_shape[0], first, last)
             except ValueError as error:  # the group cannot act on its kernel
                 raise ValueError(f"layer {name} ({type(layer).__name__}): {error}") from None
             channels = len(weight)
-    return changes
+    return orbits
 
 
-def _means(layer: nn.Module, group: Group) -> list[tuple[Tensor, Tensor]]:
-    """What a norm has for each channel, as its mean over the orbit."""
-    tensors = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
-    found = []
-    for tensor in tensors:
-        if tensor.ndim == 1 and tensor.is_floating_point():
-            places = [moved_units(group, g, len(tensor)) for g in group.elements]
-            found.append((tensor, torch.stack([tensor[place] for place in places]).mean(0)))
-    return found
+def _of(norm: nn.Module) -> list[Tensor]:
+    """What a norm has for each channel."""
+    tensors = [*norm.parameters(recurse=False), *norm.buffers(recurse=False)]
+    return [tensor for tensor in tensors if tensor.ndim == 1 and tensor.is_floating_point()]
+
+
+def _moved(tensor: Tensor, group: Group) -> Tensor:
+    """The orbit of what has a number for each unit or channel."""
+    return torch.stack([tensor[moved_units(group, g, len(tensor))] for g in group.elements])
 
 
 def _over_pixels(layer: nn.Module, channels: int, input_shape: tuple[int, ...] | None) -> Tensor:
@@ -188,12 +221,12 @@ def _over_pixels(layer: nn.Module, channels: int, input_shape: tuple[int, ...] |
     return layer.weight.unflatten(1, (channels, side, side))
 
 
-def _symmetric(
+def _of_weighed(
     layer: nn.Module, weight: Tensor, group: Group, channels: int, first: bool, last: bool
 ) -> list[tuple[Tensor, Tensor]]:
-    """The parameters of a layer with their means over the group, scaled to their size."""
-    scale, weights, biases = math.sqrt(group.order), [], []
-    inputs, outputs = _orbits_of(layer, group, weight)
+    """The orbits of the parameters of a linear or convolutional layer."""
+    inputs, outputs = _moved_ends(layer, group, weight)
+    weights = []
     for g in group.elements:
         moved = weight
         if first:
@@ -202,16 +235,14 @@ def _symmetric(
             moved = move_map(group, g, weight, channels)
         moved = moved if first else moved[:, moved_units(group, g, inputs)]
         weights.append(moved if last else moved[moved_units(group, g, outputs)])
-        if layer.bias is not None and not last:
-            biases.append(layer.bias[moved_units(group, g, len(layer.bias))])  # type: ignore
-    mean = torch.stack(weights).mean(0).view_as(layer.weight)  # type: ignore[arg-type]
-    changes = [(layer.weight, scale * mean)]
-    if biases:
-        changes.append((layer.bias, scale * torch.stack(biases).mean(0)))
-    return changes  # type: ignore[return-value]
+    own: Tensor = layer.weight  # type: ignore[assignment]
+    orbits = [(own, torch.stack(weights).view(group.order, *own.shape))]
+    if layer.bias is not None and not last:
+        orbits.append((layer.bias, _moved(layer.bias, group)))  # type: ignore[arg-type]
+    return orbits
 
 
-def _orbits_of(layer: nn.Module, group: Group, weight: Tensor) -> tuple[int, int]:
+def _moved_ends(layer: nn.Module, group: Group, weight: Tensor) -> tuple[int, int]:
     """How many inputs, of a group of a convolution, and outputs are to be moved."""
     outputs, inputs = weight.shape[:2]
     groups = getattr(layer, "groups", 1)

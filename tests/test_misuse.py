@@ -142,7 +142,7 @@ RUNS = [
     ({"batch_size": 0}, "batch_size is 0; allowed: integers from 1"),
     ({"width": 1.0}, "width is 1.0; allowed: integers from 1"),
     ({"whole_orbit": 1}, "whole_orbit is 1; allowed: False, True"),
-    ({"whole_orbit": True}, "whole_orbit is True; allowed: False for DA"),
+    ({"all_views": True}, "all_views is True; allowed: False for DA"),
     ({"method": "WT", "all_views": True}, "all_views is True; allowed: False for WT"),
     ({"train_images": 20_000}, "train_images is 20000; allowed: integers from 1 to 10000"),
     ({"group": "R04"}, "group is 'R04'; allowed: R1, R2, R4"),

@@ -35,7 +35,8 @@ def test_specification_leaves_defaults_out_and_tells_runs_apart():
         "dataset": "MNIST", "train_images": 10_000, "split_seed": 0,
         "width": 128, "depth": 5, "first_width": None, "pooling": "max",
         "initialisation": "pytorch", "symmetric_start": False,
-        "epochs": 300, "learning_rate": 8e-4, "weight_decay": 0.0, "batch_size": 512,
+        "epochs": 300, "learning_rate": 8e-4, "weight_decay": 0.0,
+        "symmetry_decay": 0.0, "symmetry_schedule": "rising", "batch_size": 512,
         "schedule": "constant", "selection": "best", "precision": "float32",
     }  # fmt: skip
     runs = Run(), Run(seed=1), Run("T3"), Run(method="WT")
@@ -57,7 +58,7 @@ RULES = {
     "seed": SEED,
     "nu": (dict(method="IR"), (1, 0.5, 1e300), (0, 0.0, *NO_NUMBER)),
     "regulariser": (IR, ("logit", "kl", "normalised"), NOT_ONE_OF),
-    "whole_orbit": (IR, (False, True), NO_BOOL),
+    "whole_orbit": ({}, (False, True), NO_BOOL),
     "all_views": (IR, (False, True), NO_BOOL),
     "dataset": ({}, ("MNIST", "FashionMNIST"), ("mnist", *NOT_ONE_OF)),
     "train_images": ({}, (1, 10_000), (10_001, *WHOLE[2])),
@@ -67,10 +68,12 @@ RULES = {
     "first_width": ({}, (None, 1, 7), tuple(v for v in WHOLE[2] if v is not None)),
     "pooling": (WT, ("max", "mean", "mean after ReLU"), NOT_ONE_OF),
     "initialisation": ({}, ("pytorch", "glorot", "he"), NOT_ONE_OF),
-    "symmetric_start": (IR, (False, True), NO_BOOL),
+    "symmetric_start": ({}, (False, True), NO_BOOL),
     "epochs": WHOLE,
     "learning_rate": ({}, (1, 1e-3), (0, 0.0, *NO_NUMBER)),
     "weight_decay": ({}, (0, 0.0, 1, 1249.0), (1251.0, *NO_NUMBER)),
+    "symmetry_decay": ({}, (0, 0.0, 1, 1e9), NO_NUMBER),
+    "symmetry_schedule": ({}, ("rising", "constant"), NOT_ONE_OF),
     "batch_size": WHOLE,
     "schedule": ({}, ("constant", "cosine"), NOT_ONE_OF),
     "selection": ({}, ("best", "last"), NOT_ONE_OF),
@@ -94,11 +97,21 @@ class TestFields:
             assert name in str(error.value) or name == "group", value
 
 
-@pytest.mark.parametrize("name", ["whole_orbit", "all_views", "symmetric_start", "pooling"])
-def test_a_field_is_for_its_method_alone(name):
+@pytest.mark.parametrize(
+    ("name", "methods"),
+    [
+        ("whole_orbit", ["WT"]),
+        ("all_views", ["WT", "DA"]),
+        ("symmetric_start", ["WT"]),
+        ("symmetry_decay", ["WT"]),
+        ("symmetry_schedule", ["WT"]),
+        ("pooling", ["DA"]),
+    ],
+)
+def test_a_field_is_for_its_methods_alone(name, methods):
     """Where a method makes no use of a field, only its default fits."""
-    others, (default, *values), _ = RULES[name]
-    for method in {"WT", "DA"} - {others["method"]}:
+    default, values = getattr(Run(), name), [v for v in RULES[name][1] if v != getattr(Run(), name)]
+    for method in methods:
         assert Run(**{"method": method, name: default}) == Run(method=method)
         for value in values:
             line = f"{name} is {value!r}; allowed: {default!r} for {method}"
@@ -144,8 +157,8 @@ def test_a_run_is_refused_in_a_line_or_comes_back_from_the_store(changes):
         ({"weight_decay": 2000.0}, "weight_decay is 2000.0; allowed: 0 to 1 / learning_rate"),
         ({"pooling": "sum"}, "pooling is 'sum'; allowed: max, mean, mean after ReLU"),
         ({"pooling": "mean"}, "pooling is 'mean'; allowed: 'max' for DA"),
-        ({"whole_orbit": True}, "whole_orbit is True; allowed: False for DA"),
-        ({"symmetric_start": True}, "symmetric_start is True; allowed: False for DA"),
+        ({"all_views": True}, "all_views is True; allowed: False for DA"),
+        ({**WT, "symmetric_start": True}, "symmetric_start is True; allowed: False for WT"),
         ({"initialisation": "xavier"}, "initialisation is 'xavier'; allowed: pytorch, glorot, he"),
         ({"selection": "first"}, "selection is 'first'; allowed: best, last"),
         ({"dataset": "x"}, "dataset is 'x'; allowed: MNIST, FashionMNIST"),
@@ -171,4 +184,12 @@ def test_the_learning_rate_is_constant_or_falls_as_a_cosine_does():
 def test_a_step_takes_one_view_two_or_all(group, order):
     assert [Run(group, method).views for method in ("WT", "DA")] == [1, 1]
     assert Run(group, "IR", nu=1.0).views == 2
-    assert Run(group, "IR", nu=1.0, whole_orbit=True).views == order
+    for run in (Run(group, "IR", nu=1.0, whole_orbit=True), Run(group, whole_orbit=True)):
+        assert run.views == order
+
+
+def test_the_decay_of_the_asymmetry_rises_with_the_training_or_does_not():
+    rising = Run(symmetry_decay=2.0, learning_rate=0.5)
+    assert [rising.symmetry_rate_at(share) for share in (0, 0.5, 1)] == [0, 0.25, 0.5]
+    constant = Run(symmetry_decay=2.0, learning_rate=0.5, symmetry_schedule="constant")
+    assert [constant.symmetry_rate_at(share) for share in (0, 1)] == [0.5, 0.5]
