@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from ginv.data import CLASSES, DATASETS, IMAGE_SHAPE, SPLITS
-from ginv.groups import group_named
+from ginv.groups import Group, group_named
 from ginv.networks import INITIALISATIONS, MLP, POOLINGS
 from ginv.refuse import require, require_tensor
 from ginv.symmetry import symmetrise
@@ -55,6 +55,18 @@ def _logits(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     require(fits, "b", b, f"logits that go with those of a, {[*a.shape]} on {a.device}")
     a, b = (each.float() if each.dtype is torch.float16 else each for each in (a, b))
     return a, b
+
+
+def gradient_variance(gradients: Tensor, group: Group) -> Tensor:
+    """How far gradients by the pixels do not follow the image, 0 to 1: `[G, n, C, H, W]` -> `[n]`.
+
+    Of a logit, for gx in the order of the elements. Turned back, their variance over the orbit as a
+    share of their mean squared norm. It is blind to their size, so that no network gains by
+    shrinking them. (The norm counts as a thousandth of its mean over the images at least.)
+    """
+    turned = group.align(gradients).flatten(2)
+    sizes = turned.square().sum(-1).mean(0)
+    return turned.var(0, correction=0).sum(-1) / (sizes + sizes.mean().detach() / 1000)
 
 
 REGULARISERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -133,6 +145,14 @@ class Run:
     whole_orbit: bool = _one_of((False, True), only=UNTIED)
     # the task loss of IR takes all views that the penalty takes, and not the first alone
     all_views: bool = _one_of((False, True), only=("IR",))
+    # the weight of a penalty on the gradients by the pixels, turned back, for their variance over
+    # the orbit. It rises from 0 in proportion to the share of the training that has passed
+    gradient_nu: float = _number(
+        0.0,
+        lambda run, v: v == 0 or (run.whole_orbit and run.all_views),
+        "0, or more with whole_orbit and all_views",
+        only=("IR",),
+    )
 
     # The data
     dataset: str = _one_of(DATASETS)

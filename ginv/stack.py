@@ -14,14 +14,14 @@ from threading import Event
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import functional_call, grad, stack_module_state, vmap
 from tqdm import tqdm
 
 from ginv.border import Border
 from ginv.data import Split, load_dataset
 from ginv.groups import group_named
 from ginv.networks import MLP
-from ginv.recipe import REGULARISERS, Run
+from ginv.recipe import REGULARISERS, Run, gradient_variance
 from ginv.symmetry import weight_orbits
 
 
@@ -56,10 +56,13 @@ class Diverged(FloatingPointError):
 
 
 def shared_by_stack(run: Run) -> Run:
-    """What the runs of a stack have in common: they differ in seed, nu and the decays alone."""
-    symmetry_decay = float(run.symmetry_decay > 0)
-    nu = float(run.method == "IR")
-    return replace(run, seed=0, nu=nu, weight_decay=0.0, symmetry_decay=symmetry_decay)
+    """What the runs of a stack have in common.
+
+    They differ in seed and weights alone: of the penalties and the decays.
+    """
+    used = [float(each > 0) for each in (run.nu, run.gradient_nu, run.symmetry_decay)]
+    common = replace(run, seed=0, weight_decay=0.0)
+    return replace(common, nu=used[0], gradient_nu=used[1], symmetry_decay=used[2])
 
 
 def train_stack(
@@ -125,11 +128,11 @@ class Stack:
         self.optimiser = torch.optim.Adam(
             self.leaves.values(), lr=rate, fused=True, capturable=is_gpu
         )
-        self.nu, self.weight_decay, self.symmetry_decay = (
+        self.nu, self.most_gradient_nu, self.weight_decay, self.symmetry_decay = (
             torch.tensor([getattr(run, name) for run in runs], device=device, dtype=dtype)
-            for name in ("nu", "weight_decay", "symmetry_decay")
+            for name in ("nu", "gradient_nu", "weight_decay", "symmetry_decay")
         )
-        self.symmetry_share = torch.zeros_like(self.nu)
+        self.gradient_nu, self.symmetry_share = torch.zeros_like(self.nu), torch.zeros_like(self.nu)
         self.moves = self._moves() if self.run.symmetry_decay else {}
         self.step = Recorded(self._step) if is_gpu else self._step
         self._begin()
@@ -182,6 +185,7 @@ class Stack:
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate
+        self.gradient_nu.copy_(self.most_gradient_nu * passed)
         share = self.symmetry_decay * self.run.symmetry_rate_at(passed)
         self.symmetry_share.copy_(share.clamp(max=1))
 
@@ -189,14 +193,16 @@ class Stack:
         """An epoch of every run: rows of the orbits `[runs, views, n]` and labels `[runs, n]`.
 
         A pair of views is drawn whether used or not, so that WT, DA and IR of one seed see the same
-        images; the whole orbit begins with the first of the pair.
+        images; the whole orbit begins with the first of the pair, but where gradients are turned
+        back: there it has the order of the elements.
         """
         n, order = len(self.labels), self.group.order
         shuffled = torch.stack([torch.randperm(n, generator=each) for each in self.generators])
         pairs = [torch.randint(order, (2, n), generator=each) for each in self.generators]
         elements = torch.stack(pairs)
         if self.run.whole_orbit:
-            elements = (elements[:, :1] + torch.arange(order)[:, None]) % order
+            first = 0 if self.run.gradient_nu else elements[:, :1]
+            elements = (first + torch.arange(order)[:, None]).expand(len(elements), -1, n) % order
         rows = elements * n + shuffled[:, None]
         return rows[:, : self.run.views], self.labels[shuffled]
 
@@ -207,7 +213,8 @@ class Stack:
         # Products alone: weights, their gradients and Adam's moments stay in float32
         reduced = self.run.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
-            losses = vmap(self._loss)(self.border.join(self.leaves), x, y, self.nu)
+            weights = self.border.join(self.leaves)
+            losses = vmap(self._loss)(weights, x, y, self.nu, self.gradient_nu)
         losses.sum().backward()
         if any(run.weight_decay for run in self.runs):
             with torch.no_grad():
@@ -245,15 +252,33 @@ class Stack:
             moves[name] = place[numbers].to(self.device)
         return moves
 
-    def _loss(self, weights: dict[str, Tensor], x: Tensor, y: Tensor, nu: Tensor) -> Tensor:
+    def _loss(
+        self, weights: dict[str, Tensor], x: Tensor, y: Tensor, nu: Tensor, gradient_nu: Tensor
+    ) -> Tensor:
         """Equation 4 of one run: images `[views, batch, 1, h, w]`, labels `[batch]`."""
-        logits = functional_call(self.network, weights, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        if self.run.gradient_nu:
+            gradients, logits = grad(self._label_logits, argnums=1, has_aux=True)(weights, x, y)
+        else:
+            logits = self._logits(weights, x)
         seen = logits if self.run.all_views or self.run.method == "DA" else logits[:1]
-        task = F.cross_entropy(seen.flatten(0, 1), y.repeat(len(seen)))
-        if self.run.method != "IR":
-            return task
-        pair = (logits[:, None], logits[None]) if self.run.whole_orbit else logits
-        return task + nu * REGULARISERS[self.run.regulariser](*pair).mean()
+        loss = F.cross_entropy(seen.flatten(0, 1), y.repeat(len(seen)))
+        if self.run.method == "IR":
+            pair = (logits[:, None], logits[None]) if self.run.whole_orbit else logits
+            loss = loss + nu * REGULARISERS[self.run.regulariser](*pair).mean()
+        if self.run.gradient_nu:
+            loss = loss + gradient_nu * gradient_variance(gradients, self.group).mean()
+        return loss
+
+    def _logits(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        """`[views, batch, 1, h, w]` -> `[views, batch, C]`."""
+        return functional_call(self.network, weights, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+    def _label_logits(
+        self, weights: dict[str, Tensor], x: Tensor, y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of the logits of the labels, and all logits."""
+        logits = self._logits(weights, x)
+        return logits.gather(-1, y.expand(len(x), -1)[..., None]).sum(), logits
 
     @torch.no_grad()
     def validate(self, epoch: int, total: Tensor) -> bool:

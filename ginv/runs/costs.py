@@ -22,12 +22,14 @@ def training_operations(run: Run, pixels: int = PIXELS) -> float:
     On images of so many pixels and with every gx multiplied out.
 
     A layer is used once forward and twice backward, for its weights and for its inputs; images need
-    no gradient.
+    no gradient, unless it is penalised: then each layer is used once more for it, and twice more
+    for the slope of the penalty.
     """
     first, rest = _layers(run, pixels)
-    epoch = run.train_images * run.views * (2 * first + 3 * rest) + SPLITS["validation"] * (
-        first + rest
-    )
+    step = 2 * first + 3 * rest
+    if run.gradient_nu:
+        step += 3 * (first + rest)
+    epoch = run.train_images * run.views * step + SPLITS["validation"] * (first + rest)
     return run.epochs * epoch
 
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ginv import Run
-from ginv.recipe import REGULARISERS
+from ginv import Run, group_named
+from ginv.recipe import REGULARISERS, gradient_variance
 from ginv.runs import store
 
 
@@ -32,6 +32,7 @@ def test_specification_leaves_defaults_out_and_tells_runs_apart():
     assert asdict(Run()) == {
         "group": "R4", "method": "DA", "seed": 0,
         "nu": 0.0, "regulariser": "logit", "whole_orbit": False, "all_views": False,
+        "gradient_nu": 0.0,
         "dataset": "MNIST", "train_images": 10_000, "split_seed": 0,
         "width": 128, "depth": 5, "first_width": None, "pooling": "max",
         "initialisation": "pytorch", "symmetric_start": False,
@@ -60,6 +61,7 @@ RULES = {
     "regulariser": (IR, ("logit", "kl", "normalised"), NOT_ONE_OF),
     "whole_orbit": ({}, (False, True), NO_BOOL),
     "all_views": (IR, (False, True), NO_BOOL),
+    "gradient_nu": (dict(IR, whole_orbit=True, all_views=True), (0, 0.0, 1, 1e9), NO_NUMBER),
     "dataset": ({}, ("MNIST", "FashionMNIST"), ("mnist", *NOT_ONE_OF)),
     "train_images": ({}, (1, 10_000), (10_001, *WHOLE[2])),
     "split_seed": SEED,
@@ -157,6 +159,10 @@ def test_a_run_is_refused_in_a_line_or_comes_back_from_the_store(changes):
         ({"weight_decay": 2000.0}, "weight_decay is 2000.0; allowed: 0 to 1 / learning_rate"),
         ({"pooling": "sum"}, "pooling is 'sum'; allowed: max, mean, mean after ReLU"),
         ({"pooling": "mean"}, "pooling is 'mean'; allowed: 'max' for DA"),
+        (
+            {**IR, "gradient_nu": 1},
+            "gradient_nu is 1; allowed: 0, or more with whole_orbit and all",
+        ),
         ({"all_views": True}, "all_views is True; allowed: False for DA"),
         ({**WT, "symmetric_start": True}, "symmetric_start is True; allowed: False for WT"),
         ({"initialisation": "xavier"}, "initialisation is 'xavier'; allowed: pytorch, glorot, he"),
@@ -193,3 +199,16 @@ def test_the_decay_of_the_asymmetry_rises_with_the_training_or_does_not():
     assert [rising.symmetry_rate_at(share) for share in (0, 0.5, 1)] == [0, 0.25, 0.5]
     constant = Run(symmetry_decay=2.0, learning_rate=0.5, symmetry_schedule="constant")
     assert [constant.symmetry_rate_at(share) for share in (0, 1)] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("name", ["R4", "T3", "D4"])
+def test_gradients_that_follow_the_image_do_not_vary_and_their_size_does_not_count(name, generator):
+    group = group_named(name)
+    one = torch.randn(5, 1, 12, 12, generator=generator)
+    assert gradient_variance(group.orbit(one), group).max() < 1e-12
+    stay = one.expand(group.order, -1, -1, -1, -1)
+    found = gradient_variance(stay, group)
+    torch.testing.assert_close(gradient_variance(1e-3 * stay, group), found)
+    unrelated = torch.randn(group.order, 5, 1, 12, 12, generator=generator)
+    bound = 1 - 1 / group.order  # of vectors at right angles
+    assert (gradient_variance(unrelated, group) - bound).abs().max() < 0.1 * bound

@@ -94,6 +94,7 @@ def test_the_same_run_twice_is_the_same_and_threads_cost_rounding(changes, doubl
         {"method": "IR", "nu": 3.0, "all_views": True},
         {"method": "IR", "nu": 3.0, "whole_orbit": True, "all_views": True},
         {"method": "IR", "nu": 1e-3, "symmetric_start": True, "initialisation": "he"},
+        {"method": "IR", "nu": 0.1, "gradient_nu": 50.0, "whole_orbit": True, "all_views": True},
         {"whole_orbit": True},
         {"symmetry_decay": 500.0},
         {"group": "T3", "symmetry_decay": 500.0, "symmetry_schedule": "constant"},
@@ -117,7 +118,9 @@ def test_stacked_training_is_plain_training(changes, double_precision):
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=5)  # steps
     shuffled = torch.randperm(600, generator=generator)
     elements = torch.randint(group.order, (2, 600), generator=generator)
-    if run.whole_orbit:
+    if run.gradient_nu:
+        elements = torch.arange(group.order)[:, None].expand(-1, 600)
+    elif run.whole_orbit:
         elements = torch.stack([(elements[0] + g) % group.order for g in group.elements])
     else:
         elements = elements[: run.views]
@@ -131,6 +134,12 @@ def test_stacked_training_is_plain_training(changes, double_precision):
             pairs = [*product(logits, repeat=2)] if run.whole_orbit else [logits]
             errors = [(a - b).square().sum(1).mean() / 2 for a, b in pairs]
             loss = loss + run.nu * sum(errors) / len(errors)
+        if run.gradient_nu:
+            x = orbits.clone().requires_grad_()
+            picked = [model(view)[range(len(batch)), train.labels[batch]].sum() for view in x]
+            slopes = torch.autograd.grad(sum(picked), x, create_graph=True)[0][..., 4:-4, 4:-4]
+            variance = ginv.recipe.gradient_variance(slopes, group)
+            loss = loss + step / 5 * run.gradient_nu * variance.mean()
         optimiser.zero_grad()
         loss.backward()
         with torch.no_grad():
