@@ -73,9 +73,10 @@ compare: .venv/ready  ## after make book: what moved from the committed results
 notebooks: .venv/ready  ## refresh what is not up to date of notebooks and book/results, or CHAPTERS, at the paper profile
 	@exec .venv/bin/python tools/execute.py --stale . paper -- $$CHAPTERS
 
-tune: .venv/ready  ## redo the search for nu, ginv/runs/nu_sweep.csv, and the runs of book/price.yaml
+tune: .venv/ready  ## redo the search for nu, ginv/runs/nu_sweep.csv, and the runs of book/*.yaml
 	@.venv/bin/python tools/tune.py
-	@.venv/bin/python -m ginv.runs.grid book/price.yaml book/results/price.csv
+	@for grid in price controls initialisation; do \
+	  .venv/bin/python -m ginv.runs.grid book/$$grid.yaml book/results/$$grid.csv || exit; done
 
 bench: .venv/ready  ## measure what all costs: book/results/bench.csv; FULL=1: the paper's chapters, too, most of an hour
 	@.venv/bin/python tools/bench.py $(if $(FULL),--full)

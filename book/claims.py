@@ -97,7 +97,7 @@ verdicts = [verdict for rows in found.values() for verdict in rows]
 # %% [markdown]
 # ## What the paper stands for
 #
-# Twelve sentences carry the paper. Each has one verdict, with both groups in it: *reproduced* if everything that decides
+# A few sentences carry the paper. Each has one verdict, with both groups in it: *reproduced* if everything that decides
 # on it is (●), *not reproduced* if one of those things is contradicted (✕), *undecided* otherwise (◆). Follow a sentence to
 # its evidence.
 
@@ -203,6 +203,35 @@ if lines:
     panels[0, 0].set_ylim(len(lines) - 0.4, -0.6)
 
 # %% [markdown]
+# ## How far this reproduction goes
+#
+# **Scope.** All of the paper: its three methods, two groups and two data sets, Table 1, Figures 1 to 5, the drift and
+# Proposition 3.1, with four seeds, 10,000 training and 50,000 test images as the paper has them. Everything is written
+# from the text. The authors' repository, `github.com/amoskalev/ginvariance`, held a README with a link and a reference, and
+# no code, when we looked at it in November 2026, and they were not asked. Whatever the text leaves open is a choice of ours, and
+# [What the paper leaves open](open_choices.ipynb) measures what hangs on each.
+#
+# **What was easy.** The three measures, from their equations; the architecture, which the number of parameters gives away;
+# the optimiser, the split sizes and the tuning of ν, which are stated; drift, which is a blend; and the proposition, whose
+# proof can be run line by line.
+#
+# **What was difficult.** The saliency maps: four sentences describe them, and the SI of data augmentation moves with every
+# reading of them. The scale of LI, which hangs on initial weights that the text does not give. And the weight ν of the
+# regulariser, which has to be found anew for every reading, at the cost of most of the training in this book.
+#
+# **What the authors could settle in one line each.**
+#
+# 1. Which initial weights? (The paper cites Glorot and He. The LI of data augmentation tells them apart.)
+# 2. Does SI average over pairs of an element with itself? (0.17 on R4 says no, since four equal pairs of sixteen alone
+#    would make 0.25; the rows of IR fit either way.)
+# 3. Of what is the maximum, in "less than 0.9 of a maximum value": of a map, of an orbit, of the data set?
+# 4. From which baseline are gradients integrated, with how many steps, and is the target the label or the prediction?
+# 5. Is the 1/2 of Equation 2 in the LI of Table 1?
+# 6. "g ~ G" in Equation 4: one random pair of an image a step, or all of them? Does the pair hold the identity?
+# 7. Are the numbers of DA those of the best epoch on validation, in which orientations? (On T3 the LI of DA doubles
+#    between the best and the last epoch.)
+# 8. Which ν did the search choose, and on which grid?
+#
 # ## The numbers of this page
 
 # %% {"tags": ["hide-input"]}
@@ -218,7 +247,7 @@ settings.save(pd.DataFrame(summary, columns=columns), results, "headlines")
 # %% [markdown]
 # ## What you saw
 #
-# - One count, of twelve sentences, and beneath it what decides. Rows are not counted: one that restates a definition is
+# - One count, of the sentences that carry the paper, and beneath it what decides. Rows are not counted: one that restates a definition is
 #   as long as one that carries the paper, and networks whose logits are small have small LI, DI and $\sigma_{\max}$ at
 #   once.
 # - A verdict is no better than its threshold, so each says where it turns.

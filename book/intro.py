@@ -104,7 +104,7 @@ Markdown("\n".join(map(answer, settings.groups)) + f"\n\nRun with {settings.labe
 # %% [markdown]
 # ## What of the paper holds
 #
-# Twelve sentences carry the paper. Whether each was reproduced is computed, from what the chapters measured; the
+# A few sentences carry the paper. Whether each was reproduced is computed, from what the chapters measured; the
 # [ledger](claims.ipynb) has the evidence behind each.
 
 # %% {"tags": ["hide-input"]}
@@ -137,8 +137,8 @@ HTML(
 #   networks; Figure 5.
 # - [The ledger: claim by claim](claims.ipynb): the ledger.
 # - [What the paper leaves open](open_choices.ipynb): what the paper leaves open, and what each choice does to Table 1.
-# - [What does learned invariance really cost?](price.ipynb): what learned invariance costs, which part of the recipe
-#   makes it cost so much, and how far down it goes.
+# - [The price of invariance](price.ipynb): what invariance costs from a random start, from a symmetric one, by averaging and by
+#   tying; and networks that find their own orbits.
 # - [Your own model](your_model.ipynb): from a network of your own to a verdict, and what to do about it.
 # - [What it costs](performance.ipynb): what all this costs, where the time goes and how it grows.
 # - [A thousand runs](scaling.ipynb): a sweep of a thousand runs, and what it costs on one machine and on many.

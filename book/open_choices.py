@@ -17,8 +17,8 @@
 # # What the paper leaves open
 #
 # Whoever programs a paper has to decide what it does not say. Some of these choices change nothing, some change the
-# table, and before measuring nobody knows which. The authors of {cite}`moskalev2023genuine` published no code, so every
-# choice of this book is ours. This chapter takes them one at a time, puts the other reading in its place and asks what
+# table, and before measuring nobody knows which. The repository that {cite}`moskalev2023genuine` names held a README
+# and no code when we looked, in November 2026, so every choice of this book is ours. This chapter takes them one at a time, puts the other reading in its place and asks what
 # Table 1 would then say.
 #
 # **What you will see**
@@ -139,7 +139,8 @@ show_table(SENTENCES, "Sentences with more than one reading")
 #
 # Three things we know to be open have no row here: whether the images are padded before or after they are normalised, in
 # which orientation the validation images are, and how the weights are initialised. We took padding first, one random
-# orientation an image, and PyTorch's default.
+# orientation an image, and PyTorch's default. The last of them matters most, and [Table 1: three ways to
+# invariance](table1.ipynb) has its numbers.
 #
 # ## The networks of Table 1
 

@@ -14,28 +14,17 @@
 # ---
 
 # %% [markdown]
-# # What does learned invariance really cost?
+# # The price of invariance
 #
-# The paper ends on an open problem. Its regularised networks look at the same pixels in every orientation, and pay for it
-# with several points of accuracy and most of their sensitivity. The paper finds this for each form of its
-# regulariser {cite}`moskalev2023genuine`. But a penalty is one thing, and how it is sampled, optimised and spread over a
-# network, and where a training begins, is another. This chapter changes one of these at a time and asks what each is
-# worth; then it puts together what helped.
-#
-# **What you will see**
-#
-# - The front of accuracy against saliency invariance (SI) over the weight $\nu$, for the paper's recipe and for single
-#   changes of it.
-# - What single changes of the recipe win back: of noise, optimisation, signal, capacity and the start.
-# - Why a network that begins invariant stays so without being tied, and what it then still pays.
-# - Whether the loss of sensitivity belongs to invariance or to the recipe.
-# - The best combination, trained here, on the test images; and on a convolutional network, with a loop of its own.
+# The paper's regularised networks look at the same pixels in every orientation, and pay for it with several points of
+# accuracy and most of their sensitivity. It leaves the question open whether that is the price of invariance or of this
+# way to it. So what does invariance cost a network whose layers are tied to nothing: from a random start, from a
+# symmetric one, by averaging, by tying? And can a network find its own orbits?
 #
 # As in [Table 1: three ways to invariance](table1.ipynb), R4 are the rotations by quarter turns and T3 the cyclic
-# translations; DA is training on augmented data, WT weight-tying, IR the paper's invariance regularisation of weight
-# $\nu$. SI is 1 where saliency maps follow the image. LI is the variance of the logits over an orbit, relative LI the
-# same over the squared size of the logits, and the logit scale that size; DI is the divergence of the predicted
-# distributions ([What the network looks at](metrics.ipynb)).
+# translations; DA is data augmentation, WT weight-tying, IR the paper's invariance regularisation of weight $\nu$. SI is 1
+# where saliency maps follow the image ([What the network looks at](metrics.ipynb)); here it is mostly that over
+# *distinct* pairs of orientations, which no map can raise by agreeing with itself.
 
 # %% {"tags": ["remove-cell"]}
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
@@ -73,12 +62,11 @@ import copy
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from IPython.display import Markdown
-from torch import nn
+from IPython.display import Markdown, display
+from scipy import stats
 
 import ginv
 from ginv.networks import small_convnet
@@ -92,223 +80,147 @@ from ginv.pages.figures import (
     use_style,
 )
 from ginv.pages.paper import book_file
+from ginv.recipe import gradient_variance
 from ginv.runs import costs
 from ginv.runs.grid import read_grid
-from ginv.runs.measured import robustness
-from ginv.runs.nu import TARGET, read_sweep
+from ginv.runs.nu import TARGET
 
 refuse_unknown()  # a parameter by a wrong name
 settings = Settings(profile, group, seeds, device, results)
 use_style()
-Markdown(f"The networks of Table 1 on this page are those of {settings.label}.")
-
-# %% [markdown]
-# ## The recipes
-#
-# Each is a line of `price.yaml`, the table of runs that `make tune` hands to `python -m ginv.runs.grid`. What it
-# measures is in `results/price.csv`, on the 2,000 validation images, in all orientations: whatever is chosen on this
-# page is chosen by them. The test images come last, and each network that is reported sees them once.
-
-# %%
-grid = read_grid(book_file("price.yaml"))
-sweep = pd.read_csv(book_file("results/price.csv"))
-keys = ["group", "recipe", "nu", "seed"]
-points = sweep.pivot(index=keys, columns="metric", values="value").reset_index()
-points = points[points.group.isin(settings.groups)]
 
 # %% {"tags": ["hide-input"]}
-CHANGES = {
-    "whole orbit": (
-        "noise of the pair",
-        "the penalty takes all pairs of the orbit: the squared distance of each view's logits from their mean",
-    ),
-    "cosine decay": ("optimisation", "the learning rate falls to 0 along a cosine"),
-    "600 epochs": ("optimisation", "twice as long"),
-    "batches of 128": ("optimisation", "four times as many steps"),
-    "weight decay": ("optimisation", "each step shrinks the weights, at a rate of 1"),
-    "all views": ("signal", "the task loss takes both views, not the first"),
-    "first layer of 512": ("capacity", "as many features as a weight-tied network of R4 computes"),
-    "He's weights": (
-        "start",
-        "initial weights 2.4 times as large as PyTorch's, as He et al. advise for ReLUs",
-    ),
-    "symmetric start": (
-        "start",
-        "initial weights that make an invariant network, none of them tied; explained below",
-    ),
+grid = read_grid(book_file("controls.yaml"))
+table = pd.read_csv(book_file("results/controls.csv"))
+table = table[table.group.isin(settings.groups)]
+networks = table.pivot_table("value", ["group", "recipe", "nu", "seed"], "metric")
+# Of a recipe with more than one nu, the smallest whose mean SI over distinct pairs reaches the target, or the best
+mean = networks.groupby(["group", "recipe", "nu"]).mean()
+
+
+def chosen(name, recipe):
+    found = mean.SI_distinct[name, recipe]
+    return min(found.index[found >= TARGET], default=found.idxmax())
+
+
+def of(name, recipe):
+    """A row a seed."""
+    return networks.loc[name, recipe, chosen(name, recipe)]
+
+
+WAYS = {  # recipe -> where it begins, what it does
+    "IR": ("random", "the paper's penalty on the logits of a pair"),
+    "random start": ("random", "on those of the whole orbit, 300 epochs"),
+    "gradients": ("random", "and on the gradients"),
+    "symmetry decay": ("random", "what is not symmetric in the weights decays"),
+    "symmetry decay, one view": ("random", "the same, one view of an image a step"),
+    "symmetric start": ("symmetric", "nothing else"),
+    "combined": ("symmetric", "a penalty on the logits of the whole orbit"),
+    "tied": ("symmetric", "all layers tied for good"),
+    "WT": ("tied", "the paper's: the first layer, with a pooling"),
 }
-counts = points.recipe.value_counts()
-lines = [
-    f"- *IR*: the paper's: one random pair of views of each image, 300 epochs at a constant rate ({counts['IR']} networks)"
-]
-lines += [f"- *{name}*: {what} ({counts[name]} networks)" for name, (_, what) in CHANGES.items()]
-Markdown("\n".join(lines))
+WAYS = {recipe: words for recipe, words in WAYS.items() if recipe in grid.recipes}
+BASE = "DA, same budget"
 
-# %% [markdown]
-# So many networks are affordable since the matrix products of all but Table 1's are in bfloat16 ([What it
-# costs](performance.ipynb)). The single changes have one seed each. Where a recipe does not keep its last weights,
-# those of the best epoch are kept, chosen on these same images, so accuracies are a little high; those of DA, too.
-#
-# ## The fronts
-#
-# A larger $\nu$ buys SI with accuracy, up to a point. A better recipe is one whose front lies further up and to the right.
-# What counts is the height at which it crosses SI = 0.95, the paper's own target.
-
-
-# %%
-def front(name, recipe, seeds=None):
-    """Means over the seeds of a recipe, or over some of them, in the order of nu."""
-    rows = points[(points.group == name) & (points.recipe == recipe)]
-    rows = rows if seeds is None else rows[rows.seed.isin(seeds)]
-    return rows.drop(columns=["group", "recipe"]).groupby("nu").mean()
-
-
-# %% {"tags": ["hide-input"]}
-CHANGED = MethodStyle("#222222", "D", "-")
-BEST = MethodStyle("#CC79A7", "*", "-")
-COMBINED = "combined"
-
-
-def draw_front(axis, name, recipe, style):
-    curve, text = front(name, recipe), {"IR": "the paper's recipe"}
-    axis.plot(
-        curve.SI,
-        curve.accuracy,
-        style.line,
-        marker=style.marker,
-        color=style.colour,
-        label=text.get(recipe, recipe),
-    )
-
-
-def draw_limits(axis, name, recipe="DA", line="--"):
-    accuracy = front(name, recipe).accuracy.item()
-    colour = METHOD_STYLES["DA"].colour
-    axis.axhline(accuracy, color=colour, ls=line, lw=1, label=recipe)
+# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "What each way to invariance reaches on test images: accuracy over the orbit against SI over distinct pairs, a marker per network, four seeds. Filled: from a random start; open: from a symmetric or a tied one. Dashed: data augmentation with the same budget; dotted, SI 0.95.", "name": "fig-price"}, "image": {"alt": "Two scatter plots, accuracy against saliency invariance. Data augmentation is high on the left; the paper's regularisation low on the right; symmetry decay, a symmetric start and tying are high on the right"}}}
+LOOKS = {
+    "DA": METHOD_STYLES["DA"],
+    BASE: MethodStyle(METHOD_STYLES["DA"].colour, "D", ""),
+    "IR": METHOD_STYLES["IR"],
+    "random start": MethodStyle(METHOD_STYLES["IR"].colour, "v", ""),
+    "gradients": MethodStyle("#56B4E9", "P", ""),
+    "symmetry decay": MethodStyle("#CC79A7", "*", ""),
+    "symmetry decay, one view": MethodStyle("#CC79A7", "X", ""),
+    "symmetric start": MethodStyle("#222222", "h", ""),
+    "combined": MethodStyle("#222222", "p", ""),
+    "tied": MethodStyle("#222222", "d", ""),
+    "WT": METHOD_STYLES["WT"],
+}
+LOOKS = {recipe: look for recipe, look in LOOKS.items() if recipe in grid.recipes}
+for name, axis in group_panels(settings, 4.4).items():
+    for recipe, look in LOOKS.items():
+        rows, random = of(name, recipe), WAYS.get(recipe, ["random"])[0] == "random"
+        fill = look.colour if random else "none"
+        dots = dict(color=look.colour, mfc=fill, ls="", ms=7, label=recipe)
+        axis.plot(rows.SI_distinct, rows.accuracy, look.marker, **dots)
+    axis.axhline(of(name, BASE).accuracy.mean(), color=LOOKS["DA"].colour, ls="--", lw=1)
     axis.axvline(TARGET, color="0.5", ls=":", lw=1)
-
-
-def draw_fronts(name):
-    figure, axes = plt.subplots(3, 3, figsize=(8, 6.6), sharex=True, sharey=True)
-    for axis, recipe in zip(axes.flat, CHANGES):
-        draw_front(axis, name, "IR", METHOD_STYLES["IR"])
-        draw_front(axis, name, recipe, CHANGED)
-        draw_limits(axis, name)
-        axis.set_title(recipe, fontsize="medium")
-    figure.supxlabel("saliency invariance SI")
-    figure.supylabel("accuracy (%)")
-    figure.suptitle(GROUP_NAMES[name])
-
-
-# %% {"mystnb": {"figure": {"caption": "Rotations R4: accuracy against SI on the validation images, a marker per nu. Green triangles: the paper's recipe. Black diamonds: with one change. Dashed: the accuracy of data augmentation. Dotted: SI = 0.95.", "name": "fig-fronts-r4"}, "image": {"alt": "Nine panels, each with the front of the paper's recipe and that of one change of it"}}, "tags": ["hide-input"]}
-if "R4" in settings.groups:
-    draw_fronts("R4")
-
-# %% {"mystnb": {"figure": {"caption": "The same for translations T3.", "name": "fig-fronts-t3"}, "image": {"alt": "Nine panels, each with the front of the paper's recipe and that of one change of it"}}, "tags": ["hide-input"]}
-if "T3" in settings.groups:
-    draw_fronts("T3")
+    axis.set(xlabel="SI over distinct pairs")
+axis.figure.axes[0].set_ylabel("accuracy over the orbit (%)")
+handles = axis.get_legend_handles_labels()
+axis.figure.legend(*handles, loc="outside lower center", ncols=3, fontsize="small")
 
 # %% [markdown]
-# ## What single changes win back
+# Every network of this picture is the plain perceptron of the paper but for WT, and each was looked at once, in all
+# orientations of the same test images. The price of a way is what it loses to data augmentation with the same budget:
+# He's initial weights, whole orbits in the loss, a cosine decay over 100 epochs.
+
+
+# %% {"tags": ["hide-input"]}
+def lost(name, recipe, to=BASE):
+    """Points of accuracy, with Welch's interval over the seeds."""
+    test = stats.ttest_ind(of(name, to).accuracy, of(name, recipe).accuracy, equal_var=False)
+    low, high = test.confidence_interval()
+    return of(name, to).accuracy.mean() - of(name, recipe).accuracy.mean(), low, high
+
+
+def run_of(name, recipe):
+    return next(run for run in grid.recipes[recipe] if run.group == name)
+
+
+def operations(name, recipe):
+    """In training and in use, over those of the paper's DA."""
+    run, da = run_of(name, recipe), ginv.Run(name)
+    training = costs.training_operations(run) / costs.training_operations(da)
+    return training, costs.inference_operations(run) / costs.inference_operations(da)
+
+
+def row_of(name, recipe):
+    (points, low, high), rows = lost(name, recipe), of(name, recipe)
+    training, use = operations(name, recipe)
+    return {
+        "points lost": f"{points:.1f} [{low:.1f}, {high:.1f}]",
+        "SI, distinct": f"{rows.SI_distinct.mean():.3f}",
+        "SI": f"{rows.SI.mean():.3f}",
+        "training": f"{training:.1f}",
+        "in use": f"{use:.1f}",
+    }
+
+
+for name in settings.groups:
+    rows = {(*WAYS[recipe], recipe): row_of(name, recipe) for recipe in WAYS}
+    rows = pd.DataFrame(rows).T.rename_axis(["start", "what it does", "recipe"])
+    caption = f"{GROUP_NAMES[name]}: the price of each way. Training and use: operations over those of the paper's DA"
+    display(show_table(rows, caption))
+
+# %% [markdown]
+# ## Averaging
 #
-# The price of a recipe is what it loses to data augmentation where its front crosses SI = 0.95, read off between
-# two neighbouring values of $\nu$.
+# The baseline that everybody asks for needs no training at all: take the network of data augmentation and average its
+# logits over the orbit. That is invariant by construction, and more accurate than its member. It costs a forward pass for
+# each orientation, and the network itself has learned nothing.
+
+# %%
+test = ginv.load_dataset().test.head(settings.test_images // 10)
+da = [run for run in settings.runs() if run.method == "DA"]
+trained = ginv.train(da, device=device)
 
 
 # %%
-def accuracy_at_target(curve):
-    """Where the front first crosses the target, between two nu; none where it does not reach it."""
-    if not (curve.SI >= TARGET).any():
-        return np.nan
-    i = (curve.SI >= TARGET).to_numpy().argmax()
-    around = curve.iloc[max(i - 1, 0) : i + 1]
-    return np.interp(TARGET, around.SI, around.accuracy)
+def accuracy(model, run):
+    logits = ginv.orbit_logits(model, test.images, ginv.group_named(run.group))
+    return ginv.accuracy(logits, test.labels).mean().item()
 
 
-# %%
-def price_of(name, recipe, seeds=None):
-    reached = accuracy_at_target(front(name, recipe, seeds))
-    return front(name, "DA").accuracy.item() - reached
-
-
-regularised = [r for r, runs in grid.recipes.items() if runs[0].method == "IR"]
-price = pd.DataFrame(
-    {name: {recipe: price_of(name, recipe) for recipe in regularised} for name in settings.groups}
-)
-
-
-# %% {"tags": ["hide-input"]}
-HE = "DA, He's weights"
-nu_sweep = read_sweep().query("regulariser == 'logit' and seed == 0")
-several = points.groupby(["group", "recipe", "nu"]).accuracy.agg(["std", "count"])
-of_seeds = several["std"][several["count"] > 2].groupby("group").median()
-
-
-def how_sure(name):
-    float32 = nu_sweep[nu_sweep.group == name].set_index("nu").sort_index()
-    price32 = front(name, "DA").accuracy.item() - accuracy_at_target(float32)
-    return (
-        f"- {GROUP_NAMES[name]}: the paper's recipe pays {price.loc['IR', name]:.1f} points in bfloat16 and {price32:.1f} in float32 (the sweep of Table 1, the same seed). "
-        f"At one ν, the standard deviation over seeds is {of_seeds[name]:.1f} points, at the median of the recipes with more than two; that of a difference of two networks is {2**0.5 * of_seeds[name]:.1f}."
-    )
-
-
-Markdown(
-    "\n".join(how_sure(name) for name in settings.groups)
-    + "\n\nA smaller gain may be none; and a price has the scatter of SI in it, too."
-)
-
-# %% {"tags": ["hide-input"]}
-table = price.loc[["IR", *CHANGES]]
-table = table.join((price.loc["IR"] - table).add_suffix(", won"))
-kinds = {name: kind for name, (kind, _) in CHANGES.items()}
-table.insert(0, "what it is about", [kinds.get(r, "") for r in table.index])
-show_table(
-    table.rename_axis("recipe"),
-    "Points of accuracy that SI = 0.95 costs, and how many of them a single change wins back; – where no ν that was tried reached it",
-    1,
-)
-
-
-# %% {"tags": ["hide-input"]}
-def in_words(points):
-    if np.isnan(points):
-        return "an unknown number of points, since no ν that was tried reached it"
-    return f"{points:.1f} points"
-
-
-def attributed(name):
-    won = price.loc["IR", name] - price.loc[list(kinds), name]
-    best = won.groupby(kinds).max().sort_values(ascending=False)
-    parts = ", ".join(
-        f"{kind} {'not read off' if np.isnan(points) else format(points, '+.1f')}"
-        for kind, points in best.items()
-    )
-    da = front(name, "DA").accuracy.item()
-    tied, small = (front(name, r).accuracy.item() - da for r in ("WT", "WT, as many features"))
-    return (
-        f"- {GROUP_NAMES[name]}: the paper's recipe pays {in_words(price.loc['IR', name])}, and with the best single change {price.loc[list(kinds), name].min():.1f}. The best of each "
-        f"kind wins: {parts}. A weight-tied network, invariant by its weights, has {tied:+.1f} points to DA, and one that computes no more "
-        f"features in its first layer than ours, in all orientations together, {small:+.1f}."
-    )
-
-
-Markdown("\n".join(attributed(name) for name in settings.groups))
-
-# %% [markdown]
-# Gains of single changes do not add up. Three recipes take several of those that a random start can use:
-
-# %% {"tags": ["hide-input"]}
-RANDOM = {
-    "whole orbit, 600 epochs": "whole orbit, 600 epochs, four seeds",
-    "four at once": "whole orbit, all views, cosine decay, a first layer of 512",
-    "combined, random start, PyTorch's weights": "whole orbit, all views, cosine decay over 100 epochs",
-}
-show_table(
-    price.loc[list(RANDOM)].rename(index=RANDOM).rename_axis("recipe"),
-    "Points of accuracy that SI = 0.95 costs; – where no ν that was tried reached it",
-    1,
-)
+averaged = {}
+for run in da:
+    model = trained[run].model.cpu()
+    whole = ginv.Averaged(model, ginv.group_named(run.group))
+    averaged[run.group, run.seed] = [accuracy(model, run), accuracy(whole, run)]
+columns = ["one pass", "averaged over the orbit"]
+averaged = pd.DataFrame(averaged, columns).T.rename_axis(["group", "seed"])
+shown = averaged.groupby("group").mean()
+show_table(shown, f"Accuracy of DA, {settings.label.split(', ')[0]}, {len(test):,} test images", 1)
 
 # %% [markdown]
 # ## Where a training begins
@@ -366,458 +278,285 @@ Markdown(
 # be unstable under augmentation. Rounding, then, may push a network off, and single views push harder. To push it back
 # is all that is left to the penalty: on the path it is 0, and so is its gradient. Nordenfors and Flinth
 # {cite}`nordenfors2025` penalise the asymmetry of the weights for that; here the logits have to do.
-#
-# ## All that helped
-#
-# The combined recipe: a symmetric start with He's weights, whole orbits in both losses, a cosine decay over 100 epochs,
-# and the last weights. The other lines leave out one of its parts, or two; all with the first seed.
-
-# %% {"tags": ["hide-input"]}
-WITHOUT = {
-    "combined": "combined",
-    "combined, random start": "random start",
-    "combined, PyTorch's weights": "PyTorch's smaller weights",
-    "combined, random start, PyTorch's weights": "random start, PyTorch's weights",
-    "combined, one view": "one view in the task loss",
-    "combined, constant rate": "constant rate, best epoch",
-}
-
-
-def ablated(name, recipe):
-    curve = front(name, recipe, seeds=[0])
-    lost = price_of(name, recipe, seeds=[0])
-    reached = curve.SI.max() >= TARGET
-    return {
-        "accuracy": accuracy_at_target(curve),
-        "at SI": max(TARGET, curve.SI.iloc[0]) if reached else np.nan,
-        "lost to DA": lost,
-        "to DA, He": lost + he_s_gain(name, "DA"),
-        "most SI": curve.SI.max(),
-    }
-
-
-def he_s_gain(name, method):
-    """What larger initial weights are worth without any penalty."""
-    he, own = front(name, f"{method}, He's weights"), front(name, method)
-    return he.accuracy.item() - own.accuracy.item()
-
-
-# %% {"tags": ["hide-input"]}
-ablations = {
-    (name, text): ablated(name, recipe)
-    for name in settings.groups
-    for recipe, text in WITHOUT.items()
-}
-show_table(
-    pd.DataFrame(ablations).T.rename_axis(["group", "recipe"]),
-    "Where SI reaches 0.95, or at the smallest ν where that lies above already; validation images, one seed; – where no ν that was tried reached it",
-    2,
-)
-
-# %% {"mystnb": {"figure": {"caption": "Means over the seeds on the validation images, a marker per nu. Dashed: data augmentation; dash-dotted: with He's weights. Dotted: SI = 0.95.", "name": "fig-combined"}, "image": {"alt": "Fronts of accuracy against saliency invariance, one panel per group, with horizontal lines for data augmentation"}}, "tags": ["hide-input"]}
-for name, axis in group_panels(settings, 3.6).items():
-    draw_front(axis, name, "IR", METHOD_STYLES["IR"])
-    draw_front(axis, name, "whole orbit, 600 epochs", CHANGED)
-    draw_front(axis, name, COMBINED, BEST)
-    draw_limits(axis, name)
-    draw_limits(axis, name, HE, "-.")
-    axis.set(xlabel="saliency invariance SI", ylabel="accuracy (%)")
-    axis.set(ylim=(80, 98))
-    axis.legend(fontsize="small", loc="lower left")
-
-
-# %% {"tags": ["hide-input"]}
-def initial_weights(name):
-    longer = front(name, "DA, 600 epochs").accuracy.item()
-    longer -= front(name, "DA").accuracy.item()
-    return (
-        f"- {GROUP_NAMES[name]}: He's weights are worth {he_s_gain(name, 'DA'):+.1f} points to data augmentation and {he_s_gain(name, 'WT'):+.1f} to weight-tying; "
-        f"600 epochs {longer:+.1f} to data augmentation."
-    )
-
-
-Markdown(
-    "Larger initial weights help without invariance too, so there are two DA to compare with:\n\n"
-    + "\n".join(initial_weights(name) for name in settings.groups)
-)
-
-
-# %% {"tags": ["hide-input"]}
-def with_and_without(name):
-    random = price.loc[[r for r in regularised if r not in SYMMETRIC], name]
-    paper, best = price.loc["IR", name], random.min()
-    symmetric = price.loc[COMBINED, name]
-    return (
-        f"- {GROUP_NAMES[name]}: the paper's recipe pays {paper:.1f} points, the best from a random start ({random.idxmin()}) {best:.1f}, and the combined one "
-        f"{symmetric:.1f}, or {symmetric + he_s_gain(name, 'DA'):.1f} to DA from He's weights. So {paper - best:.1f} of the points can be won without a symmetric start, and "
-        f"{'another ' + format(best - symmetric, '.1f') + ' with it' if best - symmetric > 0.05 else 'no more with it'}."
-    )
-
-
-SYMMETRIC = [r for r in regularised if grid.recipes[r][0].symmetric_start]
-Markdown("\n".join(with_and_without(name) for name in settings.groups))
 
 # %% [markdown]
-# Does rounding matter, on a path that it may push a network off? The same seed with its products in float32:
-
-# %% {"tags": ["hide-input"]}
-rounding = pd.concat(
-    {
-        (name, precision): front(name, recipe, seeds=[0])
-        for name in settings.groups
-        for precision, recipe in (("bfloat16", COMBINED), ("float32", "combined, float32"))
-    },
-    names=["group", "products", "nu"],
-)
-rounding = rounding[["accuracy", "SI", "relative_LI"]].unstack("products")
-show_table(rounding.dropna(), "The combined recipe in two precisions, one seed", 5)
-
-
-# %% {"tags": ["hide-input"]}
-def off_the_path(name):
-    curve = front(name, COMBINED)
-    least, most = curve.iloc[0], curve.iloc[-1]
-    return (
-        f"- {GROUP_NAMES[name]}: {least.accuracy:.1f} % at SI {least.SI:.2f} and a relative LI of {least.relative_LI:.0e} for ν = {curve.index[0]:g}, "
-        f"{most.accuracy:.1f} % at SI {most.SI:.2f} and {most.relative_LI:.0e} for ν = {curve.index[-1]:g}."
-    )
-
-
-Markdown(
-    "On the path, ν would make no difference. So what it does make, over the four seeds, is the work of rounding:\n\n"
-    + "\n".join(off_the_path(name) for name in settings.groups)
-)
-
-# %% [markdown]
-# ## Is the loss of sensitivity a law?
+# ## Decay what is not symmetric
 #
-# The paper sees that regularised networks react less to any change of the image, by the largest singular value
-# $\sigma_{\max}$ of their Jacobian. [Spectral decay](spectral_decay.ipynb) found that much of it is the size of the
-# logits. If it were a law of invariance, all networks of one SI would have lost about the same, whatever trained them.
-# In the middle, $\sigma_{\max}$ over the logit scale. Right, what becomes of invariance off the data: DI of blends, 0.3
-# of them garments ([Drift: when the data leave](drift.ipynb)).
-
-# %% {"mystnb": {"figure": {"caption": "Sensitivity and DI under drift against SI, a marker per recipe and nu, relative to DA of Table 1. Green triangles: the paper's recipe; black diamonds: from a random start, with changes; pink stars: from a symmetric start.", "name": "fig-sensitivity"}, "image": {"alt": "Scatter plots against saliency invariance, three columns, one row per group"}}, "tags": ["hide-input"]}
-PANELS = {
-    "sigma_max": "σ_max",
-    "sigma_max_over_scale": "σ_max over scale",
-    "DI_under_drift": "DI under drift",
-}
-figure, axes = plt.subplots(
-    len(settings.groups), 3, figsize=(9, 2.8 * len(settings.groups)), squeeze=False, sharex=True
-)
-for row, name in zip(axes, settings.groups):
-    da = front(name, "DA").iloc[0]
-    for axis, (metric, text) in zip(row, PANELS.items()):
-        for recipe in regularised:
-            curve = front(name, recipe)
-            look = BEST if recipe in SYMMETRIC else CHANGED
-            look = METHOD_STYLES["IR"] if recipe == "IR" else look
-            axis.plot(
-                curve.SI,
-                curve[metric] / da[metric],
-                look.marker,
-                color=look.colour,
-                ms=5,
-                alpha=0.8,
-            )
-        axis.axhline(1, color=METHOD_STYLES["DA"].colour, ls="--", lw=1)
-        title = f"{GROUP_NAMES[name]}, {text}"
-        axis.set(yscale="log", title=title, xlabel="SI")
-    row[0].set_ylabel("over that of DA")
-
-
-# %% {"tags": ["hide-input"]}
-MEASURES = [
-    "accuracy",
-    "SI",
-    "LI",
-    "relative_LI",
-    "sigma_max",
-    "sigma_max_over_scale",
-    "DI_under_drift",
-]
-
-
-def near_target(name):
-    """Of each recipe the first nu that reaches the target."""
-    rows = {"DA": front(name, "DA").iloc[0], HE: front(name, HE).iloc[0]}
-    for recipe in regularised:
-        curve = front(name, recipe)
-        if (curve.SI >= TARGET).any():
-            rows[recipe] = curve[curve.SI >= TARGET].iloc[0]
-    return pd.DataFrame(rows).T[MEASURES]
-
-
-at_target = pd.concat(
-    {name: near_target(name) for name in settings.groups}, names=["group", "recipe"]
-)
-show_table(
-    at_target,
-    "The first ν of each recipe that reaches SI = 0.95, and data augmentation; 2,000 validation images",
-)
-
-
-# %% {"tags": ["hide-input"]}
-def sensitivities(name):
-    rows = at_target.loc[name].drop(index=["DA", HE])
-    rows = rows / at_target.loc[name, "DA"]
-    size, scaled = rows.sigma_max, rows.sigma_max_over_scale
-    below = (scaled < 1).sum()
-    return (
-        f"- {GROUP_NAMES[name]}: where SI first reaches 0.95, σ_max is {size.min():.2f} ({size.idxmin()}) to {size.max():.2f} ({size.idxmax()}) times that of DA, with the paper's recipe {size['IR']:.2f} and with the combined one {size[COMBINED]:.2f}. "
-        f"Over the logit scale it is {scaled.min():.2f} ({scaled.idxmin()}) to {scaled.max():.2f} ({scaled.idxmax()}), below that of DA for {below} of {len(scaled)} recipes. DI under drift "
-        f"is at most {rows.DI_under_drift.max():.3f} of DA's ({rows.DI_under_drift.idxmax()})."
-    )
-
-
-kept = all(
-    at_target.sigma_max[name, COMBINED] > 0.75 * at_target.sigma_max[name, "DA"]
-    for name in settings.groups
-)
-Markdown(
-    "\n".join(sensitivities(name) for name in settings.groups)
-    + "\n\nThe combined recipe "
-    + ("keeps" if kept else "does not keep")
-    + " three quarters of DA's sensitivity or more in each group, at an SI above 0.95: the decay that the paper found is "
-    + (
-        "a by-product of a way to invariance, and not its law."
-        if kept
-        else "not refuted here as its law."
-    )
-)
-
-# %% [markdown]
-# ## On the test images
+# Must a network be told at the start? Weights that are not symmetric can be made so little by little, beside whatever
+# else trains them. With $P$ the mean over the group, which `symmetrise` takes, each step of the optimiser is followed by
 #
-# The $\nu$ of the combined recipe is the smallest of the sweep whose mean SI over the four seeds reaches 0.95 on the
-# validation images, the rule of the paper; where none does, that of the largest SI.
+# $$W \leftarrow W - \eta \gamma \, (W - P W),$$
+#
+# a weight decay that spares what is symmetric. At random weights the names of the units are arbitrary, so nothing is
+# known about which of them will be an orbit: the recipe is told the group, and that hidden layers carry permutations of
+# it. Here it is in a loop of its own, with $\gamma$ rising to 100, on a third of the images and a fifth of the epochs.
 
 # %%
-chosen = {}
-for name in settings.groups:
-    SI = front(name, COMBINED).SI
-    chosen[name] = float(min(SI.index[SI >= TARGET], default=SI.idxmax()))
-Markdown(
-    "\n".join(
-        f"- {GROUP_NAMES[name]}: ν = {nu:g}, at a validation SI of {front(name, COMBINED).SI[nu]:.3f}"
-        for name, nu in chosen.items()
-    )
-)
+name = settings.groups[0]
+acting = ginv.group_named(name)
+images = 3_000 if profile == "paper" else 500
+some_train = ginv.load_dataset().train.head(images)
+orbit = acting.orbit(some_train.images)
 
 
 # %%
-def of_recipe(recipe):
-    """Its runs at this profile, with the chosen nu: one for each group and seed."""
-    first = {run.group: run for run in reversed(grid.recipes[recipe])}
-    quick = settings.runs()[0].epochs if profile != "paper" else None
-    return [
-        replace(
-            first[name],
-            seed=seed,
-            nu=chosen[name] if first[name].nu else 0.0,
-            epochs=quick or first[name].epochs,
-        )
+def steps_of(epochs, size=128):
+    generator = torch.Generator().manual_seed(0)
+    for epoch in range(epochs):
+        for batch in torch.randperm(images, generator=generator).split(size):
+            yield epoch, batch
+
+
+# %%
+def train_with_decay(model, most=100.0, epochs=20 if profile == "paper" else 2):
+    optimiser = torch.optim.Adam(model.parameters(), lr=8e-4)
+    seen = {}
+    for epoch, batch in steps_of(epochs):
+        logits = model(orbit[:, batch].flatten(0, 1))
+        loss = F.cross_entropy(logits, some_train.labels[batch].repeat(acting.order))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        share = 8e-4 * most * epoch / epochs
+        ginv.decay_asymmetry(model, acting, share)
+        seen[epoch] = asymmetries(model)
+    return pd.DataFrame(seen).T
+
+
+# %% [markdown]
+# How far a layer has come is the share of its weights that is not symmetric, by their norm:
+
+
+# %%
+def asymmetries(model):
+    projected = copy.deepcopy(model)
+    ginv.decay_asymmetry(projected, acting, 1.0)
+    pairs = zip(model.named_parameters(), projected.parameters(), strict=True)
+    return {n: ((w - p).norm() / w.norm()).item() for (n, w), p in pairs if w.ndim == 2}
+
+
+# %%
+travelled = {}
+for most in (0.0, 100.0):
+    model = ginv.MLP(generator=torch.Generator().manual_seed(0), initialisation="he")
+    travelled[most] = train_with_decay(model, most)
+
+# %% {"mystnb": {"figure": {"caption": "The share of each layer's weights that is not symmetric, over training; dashed without the decay, solid with it. Dark: the first layer; light: the last.", "name": "fig-asymmetry"}, "image": {"alt": "Lines that stay near 0.85 without the decay and fall towards 0 with it, layer by layer"}}, "tags": ["hide-input"]}
+figure, axis = plt.subplots(figsize=(6, 3.2))
+for most, line in ((0.0, "--"), (100.0, "-")):
+    for i, layer in enumerate(travelled[most]):
+        colour = plt.cm.viridis(i / len(travelled[most].columns))
+        label = layer.removesuffix(".weight") if most else None
+        axis.plot(travelled[most][layer], line, color=colour, label=label)
+axis.set(xlabel="epoch", ylabel="not symmetric", ylim=(0, 1), title=GROUP_NAMES[name])
+axis.legend(fontsize="small", ncols=2)
+
+# %% [markdown]
+# And what has become of the filters? Four neighbours of the first layer are one filter in all orientations now, though
+# none was tied to another.
+
+# %% {"mystnb": {"figure": {"caption": "The first two orbits of the first layer after training with the decay: a row per orbit, a column per element of the group.", "name": "fig-orbits"}, "image": {"alt": "Two rows of filters; within a row each is the first one moved by an element of the group"}}, "tags": ["hide-input"]}
+filters = model.features[1].weight.detach().unflatten(1, (36, 36))
+figure, axes = plt.subplots(2, acting.order, figsize=(1.6 * acting.order, 3.2))
+for axis, image in zip(axes.flat, filters[: 2 * acting.order]):
+    largest = image.abs().max()
+    axis.imshow(image, cmap="PuOr", vmin=-largest, vmax=largest)
+    axis.set_axis_off()
+
+# %% [markdown]
+# The full recipe, `symmetry_decay` of `ginv.Run`, trained here with 10,000 images and 100 epochs, beside data
+# augmentation with the same budget:
+
+# %%
+quick = settings.runs()[0].epochs if profile != "paper" else None
+runs = {
+    recipe: [
+        replace(run_of(name, recipe), seed=seed, epochs=quick or 100)
         for name in settings.groups
         for seed in settings.seeds
     ]
-
-
-# %% [markdown]
-# What follows is trained here, or found in the store, and sees the test images once for each row.
-
-# %%
-reported = {
-    method: [run for run in settings.runs() if run.method == method]
-    for method in ("WT", "DA", "IR")
+    for recipe in (BASE, "symmetry decay")
 }
-reported |= {name: of_recipe(name) for name in ("DA, He's weights", COMBINED)}
-trained = ginv.train([run for runs in reported.values() for run in runs], device=device)
-
+trained |= ginv.train([run for each in runs.values() for run in each], device=device)
 
 # %%
-def off_data(run):
-    return robustness(trained[run], "test", settings.test_images // 10, device=device)
-
-
 rows = {
-    (run.group, recipe, run.nu, run.seed): off_data(run)
-    | settings.measure(trained[run]).summary.to_dict()
-    for recipe, runs in reported.items()
-    for run in runs
+    (run.group, recipe, run.seed): settings.measure(trained[run], len(test)).summary
+    for recipe, each in runs.items()
+    for run in each
 }
-
-# %%
-final = pd.DataFrame(rows).T.rename_axis(keys).sort_index()
-final["sigma_max_over_scale"] = final.sigma_max / final.logit_norm
-long = final.stack().rename_axis([*keys, "metric"]).rename("value")
+live = pd.DataFrame(rows).T.rename_axis(["group", "recipe", "seed"])
+long = live.stack().rename_axis([*live.index.names, "metric"]).rename("value")
 settings.save(long.reset_index(), results, "price_test")
-means = final[MEASURES].groupby(["group", "recipe"]).mean()
+shown = live.groupby(["group", "recipe"])[["accuracy", "SI", "SI_distinct", "relative_LI"]]
 show_table(
-    means,
-    f"Means over {len(settings.seeds)} seeds, {settings.test_images:,} test images; DI under drift of the first tenth, σ_max of the first 500",
+    shown.mean(), f"Trained here: {settings.label.split(', ')[0]}, {len(test):,} test images", 4
 )
 
-
-# %% {"tags": ["hide-input"]}
-def verdict(name):
-    best, accuracy = means.loc[name, COMBINED], means.loc[name].accuracy
-    gain = best.accuracy - accuracy
-    each = final.accuracy[name, COMBINED]
-    met = {other: best.SI >= TARGET and gain[other] >= -1 for other in ("DA", HE)}
-    reached = {other: "reached" if met[other] else "not reached" for other in met}
-    return (
-        f"- {GROUP_NAMES[name]}: the combined recipe has {best.accuracy:.1f} % ({each.min():.1f} to {each.max():.1f} over the seeds) at SI {best.SI:.3f}: {gain['DA']:+.1f} points to DA, "
-        f"{gain[HE]:+.1f} to DA from He's weights, {gain['WT']:+.1f} to weight-tying and {gain['IR']:+.1f} to the paper's recipe. "
-        f"The goal, at most 1 point less than DA at SI 0.95, is **{reached['DA']}**; against DA from He's weights it is **{reached[HE]}**."
-    )
-
-
-Markdown("\n".join(verdict(name) for name in settings.groups))
-
 # %% [markdown]
-# Without a penalty, there is the ensemble of the networks of DA, from [Drift: when the data leave](drift.ipynb):
-
-
-# %% {"tags": ["hide-input"]}
-def ensembles():
-    drift = settings.load(results, "drift").query("beta == 0")
-    drift = drift.groupby(["method", "group", "metric"]).value.mean().unstack()
-    accuracy, SI = drift.accuracy, drift.SI
-    return [
-        f"- {GROUP_NAMES[name]}: {accuracy[method, name]:.1f} % at SI {SI[method, name]:.2f}, where its members have {accuracy['DA', name]:.1f} % at {SI['DA', name]:.2f}."
-        for method, name in drift.index
-        if method == "DA ensemble" and name in settings.groups
-    ] or ["- With one seed there is none."]
-
-
-Markdown("\n".join(ensembles()))
-
-# %% [markdown]
-# ## Is it weight-tying by another name?
+# ## By outputs alone
 #
-# In exact arithmetic, yes: the path is that of a perceptron whose weights are tied in this way, which is not the
-# paper's WT, since that pools after its first layer. (Such a network was not trained here; it is what the combined
-# recipe comes to for large $\nu$.) What is not tied is free to leave, through rounding. And the start takes as much
-# prior knowledge as tying: the group, how it moves pixels, and which units form an orbit. What it does not take is
-# another architecture, or more work in a forward pass.
-#
-# How far the networks have gone shows in the share of their weights that is not symmetric, by their norm; for random
-# weights that share is $\sqrt{1 - 1/|G|}$. And the first layer says whether a network went blind.
+# The decay acts on weights. Can a loss do it that sees no weight, only what the network computes? The paper's penalty sees
+# the logits, and the cheapest way to equal logits is to see less. What SI looks at are maps, so let the loss look at the
+# gradients by the pixels: turned back, they must be the same in every orientation. Their variance over the orbit is taken
+# as a share of their size, so that nothing is gained by making them small.
 
 
 # %%
-def asymmetry(model, acting):
-    """Norm of what the mean over the group takes from the weights, over their norm."""
-    symmetric = copy.deepcopy(model)
-    ginv.symmetrise(symmetric, acting)
-    lost = total = 0.0
-    for w, s in zip(model.parameters(), symmetric.parameters()):
-        if w.ndim == 2:
-            lost += (w - s / acting.order**0.5).square().sum().item()
-            total += w.square().sum().item()
-    return (lost / total) ** 0.5
+def gradient_loss(model, x, y):
+    """The mean over images of the variance of turned-back gradients, over their size."""
+    views = acting.orbit(x).requires_grad_()
+    logits = model(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+    at_label = logits[:, torch.arange(len(y)), y].sum()
+    (gradients,) = torch.autograd.grad(at_label, views, create_graph=True)
+    return gradient_variance(gradients, acting).mean()
+
+
+# %%
+x, y = some_train.images[:50], some_train.labels[:50]
+for most in (0.0, 100.0):
+    model = ginv.MLP(generator=torch.Generator().manual_seed(0))
+    if most:
+        ginv.symmetrise(model, acting)
+    print(f"{'symmetric' if most else 'random'} weights: {gradient_loss(model, x, y).item():.2g}")
+
+# %% [markdown]
+# It is `gradient_nu` of `ginv.Run`. Each step differentiates a derivative, at about twice the work.
+
+# %% [markdown]
+# ## What the paper's recipe loses, and where
+#
+# The recipe itself can be improved without leaving it. Each panel has the front of the paper's recipe over $\nu$ and that
+# of one change of it, on the 2,000 validation images, one seed; `price.yaml` has them all.
+
+# %% {"tags": ["hide-input"]}
+sweep = pd.read_csv(book_file("results/price.csv"))
+keys = ["group", "recipe", "nu", "seed"]
+points = sweep.pivot(index=keys, columns="metric", values="value").reset_index()
+
+
+def front(name, recipe):
+    rows = points[(points.group == name) & (points.recipe == recipe)]
+    return rows.drop(columns=["group", "recipe"]).groupby("nu").mean()
+
+
+CHANGES = ["whole orbit", "cosine decay", "600 epochs", "batches of 128", "weight decay"]
+CHANGES += ["all views", "first layer of 512", "He's weights", "symmetric start"]
+
+
+def draw_fronts(name):
+    figure, axes = plt.subplots(3, 3, figsize=(8, 6.6), sharex=True, sharey=True)
+    for axis, recipe in zip(axes.flat, CHANGES):
+        for each, look in (("IR", METHOD_STYLES["IR"]), (recipe, MethodStyle("#222222", "D", "-"))):
+            curve = front(name, each)
+            axis.plot(curve.SI, curve.accuracy, look.line, marker=look.marker, color=look.colour)
+        axis.axhline(front(name, "DA").accuracy.item(), color=METHOD_STYLES["DA"].colour, ls="--")
+        axis.axvline(TARGET, color="0.5", ls=":", lw=1)
+        axis.set_title(recipe, fontsize="medium")
+    figure.supxlabel("saliency invariance SI")
+    figure.supylabel("accuracy (%)")
+    figure.suptitle(GROUP_NAMES[name])
+
+
+# %% {"mystnb": {"figure": {"caption": "Rotations R4: accuracy against SI on the validation images, a marker per nu. Green triangles: the paper's recipe. Black diamonds: with one change. Dashed: the accuracy of data augmentation. Dotted: SI = 0.95.", "name": "fig-fronts-r4"}, "image": {"alt": "Nine panels, each with the front of the paper's recipe and that of one change of it"}}, "tags": ["hide-input"]}
+if "R4" in settings.groups:
+    draw_fronts("R4")
+
+# %% {"mystnb": {"figure": {"caption": "The same for translations T3.", "name": "fig-fronts-t3"}, "image": {"alt": "Nine panels, each with the front of the paper's recipe and that of one change of it"}}, "tags": ["hide-input"]}
+if "T3" in settings.groups:
+    draw_fronts("T3")
+
+# %% [markdown]
+# What helps most is to see the whole orbit, and to begin symmetric. "g ~ G" in the paper's Equation 4 can be read as all
+# pairs of the orbit just as well as one random pair; much of the price of its recipe is the noise of the pair.
+#
+# ## Is the loss of sensitivity part of invariance?
+#
+# The paper sees that regularised networks react less to any change of the image, by the largest singular value
+# $\sigma_{\max}$ of their Jacobian (Section 4.4). [Spectral decay](spectral_decay.ipynb) found that much of it is the
+# size of the logits. Is it the price of invariance, or of a penalty on the logits?
+
+# %% {"tags": ["hide-input"], "mystnb": {"figure": {"caption": "Left, the largest singular value of the Jacobian, right, the same over the size of the logits, each over that of data augmentation with the same budget; a bar from the least to the most of the seeds.", "name": "fig-sensitivity"}, "image": {"alt": "For each recipe a bar around its mean ratio; the paper's recipe lies far to the left in the first panel, symmetry decay, tying and a symmetric start near 1"}}}
+shown = [recipe for recipe in LOOKS if recipe != BASE]
+figure, axes = plt.subplots(
+    len(settings.groups), 2, figsize=(8, 3 * len(settings.groups)), squeeze=False, sharey=True
+)
+for row, name in zip(axes, settings.groups):
+    for axis, metric in zip(row, ("sigma_max", "sigma_max_over_scale")):
+        for i, recipe in enumerate(shown):
+            ratio = of(name, recipe)[metric] / of(name, BASE)[metric].mean()
+            look = LOOKS[recipe]
+            axis.plot([ratio.min(), ratio.max()], [i, i], color=look.colour)
+            axis.plot(ratio.mean(), i, look.marker, color=look.colour)
+        axis.axvline(1, color="0.5", lw=1)
+        words = {"sigma_max": "σ_max", "sigma_max_over_scale": "σ_max over logit scale"}
+        axis.set(xscale="log", title=f"{GROUP_NAMES[name]}: {words[metric]}")
+        axis.set(yticks=range(len(shown)), yticklabels=shown)
 
 
 # %% {"tags": ["hide-input"]}
-SHARE = "variance over the orbit, first layer"
-ends = {}
-for recipe in ("DA", "IR", COMBINED):
-    for run in reported[recipe]:
-        model = trained[run].model
-        _, share = orbit_error(model, run.group)
-        ends[run.group, recipe, run.seed] = end = {SHARE: share}
-        if recipe == COMBINED:
-            acting = ginv.group_named(run.group)
-            end["weights that are not symmetric"] = asymmetry(model, acting)
-ends = pd.DataFrame(ends).T.rename_axis(["group", "recipe", "seed"])
-ends = ends.groupby(["group", "recipe"]).mean()
-show_table(ends, f"After training, means over {len(settings.seeds)} seeds", 3)
+def sensitivity(name):
+    ratio = {r: of(name, r).sigma_max.mean() / of(name, BASE).sigma_max.mean() for r in WAYS}
+    return f"- {GROUP_NAMES[name]}: " + ", ".join(f"{r} {x:.2f}" for r, x in ratio.items()) + "."
 
-# %% {"tags": ["hide-input"]}
+
 Markdown(
-    "\n".join(
-        f"- {GROUP_NAMES[name]}: the first layer of IR keeps {ends[SHARE][name, 'IR'] / ends[SHARE][name, 'DA']:.0%} of the variance over the orbit that DA's has, that of the combined recipe {ends[SHARE][name, COMBINED] / ends[SHARE][name, 'DA']:.0%}."
-        for name in settings.groups
-    )
+    "σ_max over that of data augmentation with the same budget:\n\n"
+    + "\n".join(sensitivity(name) for name in settings.groups)
 )
 
 # %% [markdown]
-# Whether a network can find its orbits by itself is not answered: here they were put there, once, at the start.
-#
 # ## On a convolutional network
 #
-# The recipe asks `ginv` for three things: the start, the orbit, and the penalty, which over the whole orbit is LI
-# itself (Equation 2). [Your own model](your_model.ipynb) has it on a residual network in colour, beside the other ways
-# to invariance.
-
+# What the recipes ask of `ginv` is the orbit, a start and a decay, and none of these knows of perceptrons. Here is a small
+# network of three convolutions with He's weights, on the garments of Fashion-MNIST {cite}`xiao2017`, in the rotations
+# R4. (Two of its kernels are 4 wide and not 3: at a stride of 2 only kernels of even width see an image of even width
+# from all sides alike.) [Your own model](your_model.ipynb) has a residual network in colour.
 
 # %%
 rotations = ginv.Rotations(4)
+garments = ginv.load_dataset("FashionMNIST")
 
 
-def recipe_loss(model, acting, x, y, nu):
-    orbit = acting.orbit(x)
+def orbit_loss(model, x, y, nu):
+    """The task on whole orbits, and nu times LI, which is the penalty of all pairs (Equation 2)."""
+    orbit = rotations.orbit(x)
     logits = model(orbit.flatten(0, 1)).unflatten(0, orbit.shape[:2])
     task = F.cross_entropy(logits.flatten(0, 1), y.repeat(len(orbit)))
     return task + nu * ginv.logit_invariance(logits).mean()
 
 
-# %% [markdown]
-# Here is a small network of three convolutions with He's weights, on the garments of Fashion-MNIST {cite}`xiao2017`, in
-# the rotations R4. Two of its kernels are 4 wide and not 3: at a stride of 2 only kernels of even width cover an even
-# number of pixels symmetrically, which the start needs to be invariant.
-
-
 # %%
-def convolutional(symmetric=False):
-    model = small_convnet(torch.Generator().manual_seed(0))
-    if symmetric:
-        ginv.symmetrise(model, rotations)
-    return model
-
-
-# %% [markdown]
-# Beside it, the same network with data augmentation, which is the same loss without the penalty, and weight-tied: its
-# features, taken of all orientations, and their maximum. To that one all orientations are the same, and one is enough.
-
-
-# %%
-class Tied(nn.Module):
-    def __init__(self, features, output):
-        super().__init__()
-        self.features, self.output = features, output
-
-    def forward(self, x):
-        features = [self.features(turned) for turned in rotations.orbit(x)]
-        return self.output(torch.stack(features).amax(0))
-
-
-# %%
-garments = ginv.load_dataset("FashionMNIST")
-
-
-def fit(model, acting=rotations, nu=0.0, steps=600 if profile == "paper" else 30):
+def fit(model, nu=0.0, most=0.0, steps=600 if profile == "paper" else 30):
     generator = torch.Generator().manual_seed(0)
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
+    for step in range(steps):
         batch = torch.randint(len(garments.train), (128,), generator=generator)
         x, y = garments.train.images[batch], garments.train.labels[batch]
         optimiser.zero_grad()
-        recipe_loss(model, acting, x, y, nu).backward()
+        orbit_loss(model, x, y, nu).backward()
         optimiser.step()
+        share = schedule.get_last_lr()[0] * most * step / steps
+        ginv.decay_asymmetry(model, rotations, share)
         schedule.step()
     return model
 
 
 # %%
-fitted = {("DA", 0.0): fit(convolutional())}
-fitted["WT", 0.0] = fit(Tied(*convolutional()), ginv.Rotations(1))
-for start in ("random start", "symmetric start"):
-    for nu in (0.1, 1.0):
-        model = convolutional(symmetric=start == "symmetric start")
-        fitted[start, nu] = fit(model, nu=nu)
+def convolutional(symmetric=False):
+    model = small_convnet(torch.Generator().manual_seed(0))
+    return ginv.symmetrise(model, rotations) if symmetric else model
+
+
+fitted = {
+    "DA": fit(convolutional()),
+    "penalty, ν = 1": fit(convolutional(), nu=1.0),
+    "penalty, ν = 10": fit(convolutional(), nu=10.0),
+    "symmetry decay": fit(convolutional(), most=100.0),
+    "symmetric start, ν = 1": fit(convolutional(symmetric=True), nu=1.0),
+}
+fitted["DA, averaged"] = ginv.Averaged(fitted["DA"], rotations)
 
 # %%
 seen = garments.validation.head(400 if profile == "paper" else 20)
@@ -826,62 +565,8 @@ larger = pd.DataFrame(
         key: ginv.measure(model, seen.images, seen.labels, rotations, progress=False).summary
         for key, model in fitted.items()
     }
-).T.rename_axis(["network", "nu"])
+).T.rename_axis("network")
 show_table(
-    larger[["accuracy", "SI", "LI", "relative_LI", "flip_rate"]],
+    larger[["accuracy", "SI", "SI_distinct", "relative_LI", "flip_rate"]],
     f"A convolutional network on garments, one seed, {len(seen)} validation images",
-)
-
-# %% [markdown]
-# The losses take all orientations of an image, so a step does about as many times the work of a step of data
-# augmentation as the group has elements; but the combined recipe of the perceptron takes 100 epochs, where the paper's
-# networks take 300.
-
-
-# %% {"tags": ["hide-input"]}
-def relative_cost(run):
-    """Operations, over those of a DA run of the paper: of a step, and of the whole training."""
-    da = ginv.Run(run.group)
-    whole = costs.training_operations(run) / costs.training_operations(da)
-    return whole * da.epochs / run.epochs, whole
-
-
-cost = {
-    name: relative_cost(next(run for run in grid.recipes[COMBINED] if run.group == name))
-    for name in settings.groups
-}
-Markdown(
-    "\n".join(
-        f"- {GROUP_NAMES[name]}: {step:.1f} times the operations of DA a step, {whole:.1f} times over the whole training."
-        for name, (step, whole) in cost.items()
-    )
-)
-
-# %% [markdown]
-# ## What you saw
-
-
-# %% {"tags": ["hide-input"]}
-def summed_up(name):
-    random = price.loc[[r for r in regularised if r not in SYMMETRIC], name]
-    best, paper, accuracy = (means.loc[name, COMBINED], means.loc[name, "IR"], means.accuracy[name])
-    sensitivity = means.sigma_max[name] / means.sigma_max[name, "DA"]
-    return (
-        f"- {GROUP_NAMES[name]}: SI 0.95 costs {in_words(price.loc['IR', name])} with the paper's recipe, {random.min():.1f} with the best from a random start ({random.idxmin()}) "
-        f"and {price.loc[COMBINED, name]:.1f} with the combined one, on the validation images. "
-        f"On the test images the combined recipe has {best.accuracy - accuracy['DA']:+.1f} points to DA and {best.accuracy - accuracy[HE]:+.1f} to DA from He's weights, at SI {best.SI:.3f}; "
-        f"the paper's {paper.accuracy - accuracy['DA']:+.1f}. It keeps {sensitivity[COMBINED]:.0%} of DA's sensitivity, the paper's {sensitivity['IR']:.0%}."
-    )
-
-
-def of_network(name):
-    rows = larger.loc[name]
-    row = rows.loc[rows.SI.idxmax()]
-    return f"{row.accuracy:.1f} % at SI {row.SI:.2f}"
-
-
-Markdown(
-    "\n".join(summed_up(name) for name in settings.groups)
-    + f"\n- The convolutional network has {of_network('DA')} with DA, {of_network('WT')} weight-tied and, at the ν of the larger SI, {of_network('random start')} "
-    f"from a random start and {of_network('symmetric start')} from a symmetric one."
 )

@@ -7,11 +7,14 @@ from torch import Tensor
 
 COLUMNS = 8  # orientations at most
 CLASSES = 10  # at most
+LABELS = 0.9  # inches, left of the pictures
 RED = (0.8, 0.0, 0.1)
 
 
-def draw(seen: dict[str, tuple[Tensor, Tensor, Tensor | None]]) -> Any:
+def draw(seen: dict[str, tuple[Tensor, Tensor, Tensor | None]], width: float | None = None) -> Any:
     """A figure of images: their orbits, the maps turned back over the image, the predictions.
+
+    width: in inches; None takes 1.5 for each orientation.
 
     seen: by what is said of an image, its orbit `[G, C, H, W]`, logits `[G, classes]` and maps
     `[G, C, H, W]`.
@@ -21,7 +24,9 @@ def draw(seen: dict[str, tuple[Tensor, Tensor, Tensor | None]]) -> Any:
     columns = min(COLUMNS, *(len(orbit) for orbit, _, _ in seen.values()))
     heights = [1.0, 1.0, 0.7] if all(maps is not None for *_, maps in seen.values()) else [1.0, 0.7]
     rows = len(heights) * len(seen)
-    figure = plt.figure(figsize=(1.5 * columns + 0.9, 1.5 * sum(heights) * len(seen)))
+    width = 1.5 * columns + LABELS if width is None else width
+    side = (width - LABELS) / columns
+    figure = plt.figure(figsize=(width, side * sum(heights) * len(seen)))
     figure.set_layout_engine("constrained")
     axes = figure.subplots(rows, columns, squeeze=False, height_ratios=heights * len(seen))
     for number, (title, (orbit, logits, maps)) in enumerate(seen.items()):

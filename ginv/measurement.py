@@ -187,10 +187,15 @@ class Measurement:
             return self.samples.nsmallest(count, "SI")
         return self.samples.nlargest(count, "DI")
 
-    def show(self) -> Any:
-        """Draw a typical image and the worst: orbits, maps, predictions. A matplotlib figure."""
+    def show(self, width: float | None = None) -> Any:
+        """Draw a typical image and the worst: orbits, maps, predictions. A matplotlib figure.
+
+        width: in inches, 2 to 100; None takes 1.5 for each orientation.
+        """
         from ginv.drawing import draw
 
+        fits = isinstance(width, int | float) and not isinstance(width, bool) and 2 <= width <= 100
+        require(width is None or fits, "width", width, "2 to 100 inches, or None")
         if not self.examples:
             raise ValueError("no image was kept to be shown; measure anew")
         worst, *others = self.examples
@@ -199,7 +204,7 @@ class Measurement:
         chosen = {"a typical image": typical, "the worst image": worst}
         name = "SI" if "SI" in self.samples else "DI"
         titles = {f"{title}\n{name} {abs(e.score):.2f}": e for title, e in chosen.items()}
-        return draw({title: (e.images, e.logits, e.maps) for title, e in titles.items()})
+        return draw({title: (e.images, e.logits, e.maps) for title, e in titles.items()}, width)
 
     def __repr__(self) -> str:
         text = f"{len(self.samples):,} images\n{self.summary.round(4).to_string()}"

@@ -767,6 +767,16 @@ def test_a_typical_and_the_worst_image_are_drawn(channels, name, saliency, kind)
     np.testing.assert_allclose(heights, chances, rtol=1e-4)
 
 
+def test_the_picture_is_as_wide_as_it_is_asked_to_be():
+    found = measured()
+    own, asked = (found.show(*width).get_size_inches() for width in ((), (5,)))
+    assert own.tolist() == pytest.approx([1.5 * 4 + 0.9, own[1]]) and asked[0] == 5
+    assert asked[1] == pytest.approx(own[1] * (5 - 0.9) / (own[0] - 0.9))
+    for width in (1, "wide", True, float("nan")):
+        with pytest.raises(ValueError, match=r"^width is .*; allowed: 2 to 100 inches, or None$"):
+            found.show(width)
+
+
 def test_pictures_are_the_images_and_their_maps_in_red():
     colours = torch.rand(3, 2, 2, generator=Generator().manual_seed(0))
     colours[0, 0, 0], colours[1, 1, 1] = 0.0, 1.0

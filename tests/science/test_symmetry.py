@@ -16,6 +16,7 @@ from ginv import (
     Translations,
     assert_invariant,
     check_group,
+    decay_asymmetry,
     group_named,
     measure,
     orbit_logits,
@@ -294,6 +295,44 @@ def test_networks_that_become_invariant(name):
         again = symmetrise(made(build).to(kind), group, shape)
         assert {each.dtype for each in again.parameters()} == {kind}
         assert kind == torch.float16 or lost(again, group, shape, kind) < 1e-20
+
+
+@pytest.mark.parametrize("name", SYMMETRIC)
+def test_the_decay_is_a_step_towards_the_nearest_symmetric_network(name):
+    """All of it is the projection, at right angles to what is left; a share is that of the way."""
+    build, group, shape = SYMMETRIC[name]
+    model, group = made(build).double(), group_named(group)
+    before, parts = copy.deepcopy(model), []
+    decay_asymmetry(model, group, 1.0, shape)
+    images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(7)).double()
+    assert_invariant(model, images, group, atol=1e-12, rtol=1e-10)
+    for old, new in zip(before.state_dict().values(), model.state_dict().values(), strict=True):
+        if old.is_floating_point():
+            parts.append(((old - new) * new).sum())
+    size = sum(new.square().sum() for new in model.state_dict().values() if new.is_floating_point())
+    assert abs(sum(parts)) < 1e-9 * size
+    projected, part = copy.deepcopy(model), copy.deepcopy(before)
+    decay_asymmetry(model, group, 1.0, shape)  # twice is once
+    decay_asymmetry(part, group, 0.25, shape)
+    both = zip(before.parameters(), projected.parameters(), strict=True)
+    for (old, new), again, step in zip(both, model.parameters(), part.parameters(), strict=True):
+        torch.testing.assert_close(again, new)
+        torch.testing.assert_close(step, torch.lerp(old, new, 0.25))
+
+
+def test_the_decay_stands_beside_any_optimiser(generator):
+    """Whatever the task pulls at, what is left of the asymmetry is as little as one step makes."""
+    group, model = group_named("R4"), made(conv(lambda: nn.BatchNorm2d(8)))
+    optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    x = torch.randn(16, 1, 12, 12, generator=generator)
+    error = []
+    for share in [0.0] * 5 + [0.5] * 20 + [1.0]:
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(x), torch.arange(16) % 2).backward()
+        optimiser.step()
+        decay_asymmetry(model, group, share, (1, 12, 12))
+        error.append(lost(model, group, (1, 12, 12)))
+    assert error[4] > 1e-3 > error[24] > error[25] and error[25] < 1e-9
 
 
 UNEQUAL = r" does not see images \d+ x \d+ x \d+ alike in all orientations of \w+"
