@@ -224,15 +224,19 @@ deviation = 0.25
 class OfNormalised(nn.Module):
     """The same network, for images that were normalised."""
 
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
     def forward(self, z):
-        return model(z * deviation + mean)
+        return self.model(z * deviation + mean)
 
 
 # %%
 x, y = test[:20]
 options = dict(steps=16, progress=False)
 z, black = (x - mean) / deviation, -mean / deviation
-same = ginv.measure(OfNormalised(), z, y, d4, baseline=black, **options)
+same = ginv.measure(OfNormalised(model), z, y, d4, baseline=black, **options)
 np.testing.assert_allclose(
     same.summary.SI, ginv.measure(model, x, y, d4, **options).summary.SI, rtol=0.01
 )
