@@ -195,7 +195,8 @@ class Run:
                 object.__setattr__(self, name, value)
             fits, allowed = each.metadata["rule"](self, value)
             require(fits, name, value, allowed)
-            fits = self.method in each.metadata["only"] or value == default
+            only = each.metadata["only"]  # the group comes before the method, and is for all
+            fits = only == METHODS or self.method in only or value == default
             require(fits, name, value, f"{default!r} for {self.method}")
             if isinstance(default, float):
                 # 10 and 10.0 are one run, and so are 0.0 and -0.0
