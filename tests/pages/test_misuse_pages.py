@@ -91,7 +91,7 @@ PARAMETERS = [
     ({"seeds": "[0, 1]"}, f"seeds is '[0, 1]'; {LIST}"),
     ({"seeds": [-0.0]}, f"seeds is [-0.0]; {LIST}"),
     ({"seeds": float("nan")}, f"seeds is nan; {LIST}"),
-    ({"seeds": [np.int64(0)]}, f"seeds is [np.int64(0)]; {LIST}"),
+    ({"seeds": [np.int64(0)]}, f"seeds is [{np.int64(0)!r}]; {LIST}"),
     ({"seeds": np.array([0, 1])}, f"seeds is array([0, 1]); {LIST}"),
     ({"seeds": pd.Series([0])}, f"seeds is 0 0 dtype: int64; {LIST}"),
     ({"device": np.array(["auto"])}, "device is array(['auto']"),
