@@ -33,8 +33,9 @@ def at_length(runs):
 
 class TestScheduler:
     @pytest.fixture
-    def scheduler(self):
-        """A scheduler of the command line, on loopback."""
+    def scheduler(self, monkeypatch):
+        """A scheduler of the command line, on loopback; it may answer as late as it likes."""
+        monkeypatch.setattr(cluster, "SECONDS_TO_CONNECT", 600)
         options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
         command = [sys.executable, "-m", "distributed.cli.dask_scheduler", *options]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
