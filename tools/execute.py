@@ -83,6 +83,7 @@ def execute(script: Path, profile: str) -> None:
         language="python",
         cwd=script.parent,
         progress_bar=False,
+        start_timeout=600,  # seconds; on a busy machine a kernel takes long to start
         stderr_file=sys.stderr,
         coalesce_streams=True,
         extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which warns of its transport

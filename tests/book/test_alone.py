@@ -77,6 +77,7 @@ def run_alone(published, bare, environment, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     papermill = [bare / "bin/python", "-m", "papermill", "--no-progress-bar", "-k", "python3"]
+    papermill += ["--start-timeout", "600"]  # seconds, for a busy machine
 
     def run(chapter, **parameters):
         shutil.copy(published / f"book/{chapter}.ipynb", tmp_path)
