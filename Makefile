@@ -2,7 +2,7 @@ PYTHON ?= python3
 PROFILE ?= paper
 # The book is rendered from a copy, so that Sphinx looks at nothing else and the tree stays clean
 COPY = rm -rf _build/$(1) && mkdir -p _build/$(1) && cp -r _config.yml _toc.yml book _build/$(1)
-RENDER = .venv/bin/jupyter-book build --all -q --path-output . $(STRICT) _build/$(1) >/dev/null
+RENDER = exec .venv/bin/jupyter-book build --all -q --path-output . $(STRICT) _build/$(1) >/dev/null
 # In an environment of its own, at the versions of tools/NAME.txt
 TESTED_WITH = $(PYTHON) -m venv --clear _build/$(1) && _build/$(1)/bin/pip install -qq --no-compile \
 	-c tools/$(1).txt -e '.[chapters,test]' ipykernel jupytext papermill && _build/$(1)/bin/pytest $(2)

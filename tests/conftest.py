@@ -1,4 +1,6 @@
 import shutil
+import sys
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -12,6 +14,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("fixed")
 
+ROOT = Path(__file__).parents[1]
 CHROMIUMS = "chromium", "chromium-browser", "google-chrome"
 FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -23,6 +26,20 @@ def empty_store(tmp_path, monkeypatch):
     """No test reads or writes the user's store, or finds the trained networks of the clone."""
     monkeypatch.setenv("GINV_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("GINV_FRESH", "1")
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """A folder where make works and has nothing to install: its Python is the one that tests."""
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / ".venv/ready").touch()
+    return tmp_path
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import base64
 import csv
 import hashlib
 import io
+import logging
 import os
 import platform
 import re
@@ -36,6 +37,7 @@ from ginv.runs.files import one_writer, write_whole
 
 PACKAGES = ("ginv", "torch", "captum", "numpy")  # those a number can hang on
 ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of an object in memory
+STOPS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 TRAINS = re.compile(r"^[^#\n]*\b(train|train_stack|run_grid|fit)\(", re.MULTILINE)
 PAIRED = {  # saving and syncing without an edit, by whatever version, changes neither half
     "cell_metadata_json": True,
@@ -185,19 +187,45 @@ def _shrink(png: str) -> str:
 
 
 def _end_with_parent() -> None:
-    """End, and with us the kernel, where what started us was killed and could not say so."""
+    """End, and with us the kernel, where what started us was killed or ends, and cannot say so."""
     parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent and not _is_ending_make(parent):
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _stop(*_: object) -> None:
-    raise KeyboardInterrupt  # papermill then ends the kernel
+def _is_ending_make(process: int) -> bool:
+    """Whether it is a make that got SIGINT or SIGHUP, and so neither catches nor ignores it now.
+
+    It waits for us and passes nothing on: a terminal would have told us, too. Known on Linux alone.
+    """
+    try:
+        text = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+    status = dict(re.findall(r"^(Name|SigIgn|SigCgt):\s*(\S+)", text, re.MULTILINE))
+    kept = int(status["SigIgn"], 16) | int(status["SigCgt"], 16)
+    return status["Name"] in ("make", "gmake") and not all(
+        kept >> number - 1 & 1 for number in (signal.SIGINT, signal.SIGHUP)
+    )
+
+
+def _end_when_told() -> None:
+    """By any of the signals that stop, but for those that whoever started us has us ignore."""
+
+    def stop(*_: object) -> None:
+        for number in STOPS:  # the terminal, make and the watch may all tell us
+            signal.signal(number, signal.SIG_IGN)
+        logging.disable()  # that the kernel died, in many words
+        raise KeyboardInterrupt  # papermill then ends the kernel
+
+    for number in STOPS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
 
 
 def main() -> None:
@@ -210,9 +238,9 @@ def main() -> None:
 
     # captum's progress bar would like a package that only its looks need
     os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
-    signal.signal(signal.SIGTERM, _stop)
-    _end_with_parent()
     try:
+        _end_when_told()
+        _end_with_parent()
         for name in ("GINV_RUNS", "GINV_DATA"):  # a kernel runs in the folder of its chapter
             if folder := chosen_folder(name):
                 os.environ[name] = str(folder)
