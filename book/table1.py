@@ -421,8 +421,9 @@ others = others.pivot_table("value", index, "metric")
 
 def reading(name, initialisation, recipe="IR"):
     da = others.loc[name, initialisation, "DA", "best"]
-    paper = (name, initialisation, recipe, "best") not in others.index
-    ir = means.loc[name, "IR"] if paper else others.loc[name, initialisation, recipe, "best"]
+    ir = means.loc[name, "IR"] if initialisation == "PyTorch" else pd.Series(float("nan"), da.index)
+    if (key := (name, initialisation, recipe, "best")) in others.index:
+        ir = others.loc[key]
     return [da.accuracy, da.LI, da.SI, da.SI_distinct, ir.accuracy, ir.SI_distinct]
 
 
