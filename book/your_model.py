@@ -371,9 +371,9 @@ compared = pd.DataFrame(rows).T
 show_table(compared, f"{len(test)} images in eight orientations; SI of 100 or 10 of them; one seed")
 
 # %% [markdown]
-# Averaging and tying pay in use, and the symmetric start with a penalty pays in accuracy here. The decay pays in neither:
-# one view in training, one pass in use, and an accuracy that this many images cannot tell from the augmented network's.
-# It needs to know your layers, though, where averaging takes any function.
+# Averaging and tying pay in use, and the symmetric start with a penalty pays in accuracy here. The decay has one view in
+# training and one pass in use, and is exact; it lost two points here, about as much as the intervals are wide. It needs
+# to know your layers, though, where averaging takes any function.
 #
 # Averaging, tying and a decay that ended at 1 are invariant whatever was learned, and a check says so in your own test
 # suite:
