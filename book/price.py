@@ -109,7 +109,7 @@ STARTS = {  # of each way to invariance
 }
 BASE = "DA, same budget"
 
-# %% {"mystnb": {"figure": {"caption": "What each way to invariance reaches on test images: accuracy over the orbit against SI over distinct pairs, a marker per network, four seeds. Filled: from a random start; open: from a symmetric or a tied one. Dashed: data augmentation with the same budget; dotted, SI 0.95.", "name": "fig-price"}, "image": {"alt": "Two scatter plots, accuracy against saliency invariance. Data augmentation is high on the left; the paper's regularisation low on the right; symmetry decay, a symmetric start and tying are high on the right"}}, "tags": ["hide-input"]}
+# %% {"mystnb": {"figure": {"caption": "What each way to invariance reaches on test images: accuracy over the orbit against SI over distinct pairs, a marker per network, four seeds. Filled: from a random start; open: from a symmetric or a tied one. Dashed: data augmentation with the same budget; dotted, SI 0.95.", "name": "fig-ways"}, "image": {"alt": "Two scatter plots, accuracy against saliency invariance. Data augmentation is high on the left; the paper's regularisation low on the right; symmetry decay, a symmetric start and tying are high on the right"}}, "tags": ["hide-input"]}
 LOOKS = {
     "DA": METHOD_STYLES["DA"],
     BASE: MethodStyle(METHOD_STYLES["DA"].colour, "D", ""),
@@ -131,7 +131,7 @@ for name, axis in zip(settings.groups, axes.flat):
     axis.set(xlabel="SI over distinct pairs", title=GROUP_NAMES[name], xlim=(0, 1.03))
 axes[0, 0].set_ylabel("accuracy over the orbit (%)")
 handles = axis.get_legend_handles_labels()
-figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="small")
+legend = figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="small")
 
 # %% [markdown]
 # Every network of this picture is the plain perceptron of the paper but for WT, and each was looked at once, in all
@@ -334,7 +334,7 @@ for most in (0.0, 100.0):
     model = ginv.MLP(generator=torch.Generator().manual_seed(0), initialisation="he")
     travelled[most] = train_with_decay(model, most)
 
-# %% {"mystnb": {"figure": {"caption": "The share of each layer's weights that is not symmetric, over training; dashed without the decay, solid with it. Dark: the first layer; light: the last.", "name": "fig-asymmetry"}, "image": {"alt": "Lines that stay near 0.85 without the decay and fall towards 0 with it, layer by layer"}}, "tags": ["hide-input"]}
+# %% {"mystnb": {"figure": {"caption": "The share of each layer's weights that is not symmetric, over training; dashed without the decay, solid with it. Dark: the first layer; light: the last.", "name": "fig-not-symmetric"}, "image": {"alt": "Lines that stay near 0.85 without the decay and fall towards 0 with it, layer by layer"}}, "tags": ["hide-input"]}
 figure, axis = plt.subplots(figsize=(6, 3.2))
 for most, line in ((0.0, "--"), (100.0, "-")):
     for i, layer in enumerate(travelled[most]):
@@ -342,13 +342,13 @@ for most, line in ((0.0, "--"), (100.0, "-")):
         label = layer.removesuffix(".weight") if most else None
         axis.plot(travelled[most][layer], line, color=colour, label=label)
 axis.set(xlabel="epoch", ylabel="not symmetric", ylim=(0, 1), title=GROUP_NAMES[name])
-axis.legend(fontsize="small", ncols=2)
+legend = axis.legend(fontsize="small", ncols=2)
 
 # %% [markdown]
 # And what has become of the filters? Four neighbours of the first layer are one filter in all orientations now, though
 # none was tied to another.
 
-# %% {"mystnb": {"figure": {"caption": "The first two orbits of the first layer after training with the decay: a row per orbit, a column per element of the group.", "name": "fig-orbits"}, "image": {"alt": "Two rows of filters; within a row each is the first one moved by an element of the group"}}, "tags": ["hide-input"]}
+# %% {"mystnb": {"figure": {"caption": "The first two orbits of the first layer after training with the decay: a row per orbit, a column per element of the group.", "name": "fig-found-orbits"}, "image": {"alt": "Two rows of filters; within a row each is the first one moved by an element of the group"}}, "tags": ["hide-input"]}
 filters = model.features[1].weight.detach().unflatten(1, (36, 36))
 figure, axes = plt.subplots(2, acting.order, figsize=(1.6 * acting.order, 3.2))
 for axis, image in zip(axes.flat, filters[: 2 * acting.order]):
