@@ -304,7 +304,7 @@ def test_a_state_of_another_stack_is_not_gone_on_from(capsys):
         {},
         {"method": "WT"},
         {"method": "IR", "nu": 3.0},
-        {"method": "IR", "nu": 3.0, "whole_orbit": True, "precision": "bfloat16"},
+        {"method": "IR", "nu": 3.0, "whole_orbit": True},
         {"symmetry_decay": 500.0, "schedule": "cosine", "weight_decay": 1.0},
     ],
 )
