@@ -634,8 +634,8 @@ def compare(name):
     return (
         f"- **{GROUP_NAMES[name]}.** DA has {da[here]:.2f}, with its maps mixed up {floor[here]:.2f}, and before "
         f"training {da['before training']:.2f}. What moves it most is *{most}*, to {da[most]:.2f}; but that moves the "
-        f"floor to {floor[most]:.2f}. On the way from the floor (0) to WT (1), DA stands at {above[here]:.2f} as in the "
-        f"paper, and between {above[low]:.2f} (*{low}*) and {above[high]:.2f} (*{high}*) in the variants. IR is above DA "
+        f"floor to {floor[most]:.2f}. On the way from the floor (0) to WT (1), DA stands at {above[here]:.2f} as in "
+        f"this book, and between {above[low]:.2f} (*{low}*) and {above[high]:.2f} (*{high}*) in the variants. IR is above DA "
         f"in {(ir > da)[chosen].sum()} of the {len(chosen)}."
     )
 
