@@ -69,7 +69,7 @@ from ginv.pages.ledger import (
     headlines_html,
     judge,
     marked,
-    put_to_the_test,
+    put_all_to_the_test,
     read_ledger,
     rows_html,
 )
@@ -90,8 +90,10 @@ tables = Tables.read(loaded.get, settings.seeds)
 *headlines, apart = read_ledger(book_file("ledger.yaml"), settings.groups)
 
 # %% {"tags": ["hide-input"]}
-found = {each.id: [put_to_the_test(row, tables) for row in each.rows] for each in headlines}
-others = [put_to_the_test(row, tables) for row in apart.rows]
+judged = put_all_to_the_test([row for each in (*headlines, apart) for row in each.rows], tables)
+by_claim = {verdict.claim: verdict for verdict in judged}
+found = {each.id: [by_claim[row] for row in each.rows] for each in headlines}
+others = [by_claim[row] for row in apart.rows]
 verdicts = [verdict for rows in found.values() for verdict in rows]
 
 # %% [markdown]

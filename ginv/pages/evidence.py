@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ginv.data import CLASSES, IMAGE_SHAPE, load_dataset
 from ginv.groups import group_named
-from ginv.measures import distribution_invariance, logit_invariance
+from ginv.measures import distribution_invariance, largest_singular_value, logit_invariance
 from ginv.networks import MLP
 from ginv.pages.paper import printed_table, room
 from ginv.recipe import Run
@@ -31,6 +31,7 @@ Found = Any  # Iterable[float] | tuple[float, float, float] | float
 Function = TypeVar("Function", bound=Callable[..., Any])
 USEFUL = 2  # times as often right as by guessing: as far as a method's accuracy is looked at
 IMAGES = 4  # digits, for the steps of the proof
+UNTRAINED_IMAGES = 100  # from digit to digit an untrained network hardly differs
 
 
 @dataclass(frozen=True)
@@ -288,6 +289,16 @@ def doubling(tables: Tables, group: str, metric: str) -> Found:
     return [_first_at(line, 2.0) for _, line in grown.iterrows()]
 
 
+@statistic
+def accuracy_when_doubled(tables: Tables, group: str) -> Found:
+    """Accuracy of DA over that without drift, at the beta at which its DI has doubled."""
+    rows = tables.drifted.loc[group, "DA"].accuracy.unstack("beta")
+    return [
+        np.interp(beta, line.index, line) / line[0.0]
+        for beta, (_, line) in zip(doubling(tables, group, "DI"), rows.iterrows(), strict=True)
+    ]
+
+
 def _first_at(line: pd.Series, height: float) -> float:
     above = np.flatnonzero(line.to_numpy() >= height)
     if not len(above) or not above[0]:
@@ -389,16 +400,18 @@ def ratio_to_da(tables: Tables, group: str, method: str, metric: str) -> Any:
 
 
 @statistic
-def step_ratio(tables: Tables, group: str, to: str, scale: str = "") -> Any:
-    """Response of IR to a step over that of DA; "per scale" of the logits."""
-    ratio = ratio_to_da(tables, group, "IR, logit", f"step_to_{to}")
-    return ratio / ratio_to_da(tables, group, "IR, logit", "logit_norm") if scale else ratio
+def step_per_scale(tables: Tables, group: str, to: str) -> Found:
+    """Response of IR to a step over that of DA, each per unit of the logits' size."""
+    ir = "IR, logit"
+    of_scale = ratio_to_da(tables, group, ir, "logit_norm")
+    return ratio_to_da(tables, group, ir, f"step_to_{to}") / of_scale
 
 
 @statistic
 def shared_fall(tables: Tables, group: str, to: str) -> Found:
     """The log of the fall along other steps over that along the orbit."""
-    return np.log(step_ratio(tables, group, to)) / np.log(step_ratio(tables, group, "whole_orbit"))
+    along = [ratio_to_da(tables, group, "IR, logit", f"step_to_{t}") for t in (to, "whole_orbit")]
+    return np.log(along[0]) / np.log(along[1])
 
 
 @statistic
@@ -416,6 +429,17 @@ def like_weight_decay(tables: Tables, group: str, metric: str) -> Iterator[float
         reached = np.interp(wanted, np.log(line.sigma_max), line[metric])
         da, ir = of_seed.loc["DA"][metric], of_seed.loc["IR, logit"][metric]
         yield (reached - da) / (ir - da)
+
+
+@statistic
+def untrained_over_da(tables: Tables, group: str, initialisation: str) -> Found:
+    """sigma_max before training, from other initial weights, over that of DA after it."""
+    images = load_dataset().test.images[:UNTRAINED_IMAGES]
+    trained = tables.spectral.loc[group, "DA"].sigma_max
+    networks = [
+        Run(group, "DA", seed, initialisation=initialisation).model() for seed in trained.index
+    ]
+    return [largest_singular_value(m, images).mean().item() for m in networks] / trained
 
 
 @statistic

@@ -2,14 +2,15 @@
 
 A row of it is a table; a list of values in it means all of them, as in a grid, and so does each
 table of `each`. Its `value` names a statistic of `ginv.pages.evidence` with the words that it
-takes, its `holds` where the claim says that it lies: "<= 0.5", "1 to 2", or a limit by name.
+takes, its `holds` where the claim says that it lies: "<= 0.5", "1 to 2", or a limit by name. Its
+`given`, if any, is the claim that it presupposes.
 """
 
 import math
 import operator
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from html import escape
 from itertools import product
 from pathlib import Path
@@ -25,6 +26,7 @@ from ginv.runs.strict_yaml import read_yaml
 KINDS = {
     "evidence": "what the paper says",
     "ours": "a stricter reading of ours",
+    "reading": "another reading of the same words",
     "check": "a theorem, or a check of our own code",
     "untestable": "what cannot be tested here",
 }
@@ -45,6 +47,7 @@ class Claim:
     kind: str = "evidence"
     statistic: str = ""  # in words
     value: str = ""
+    given: str = ""  # the id, without the group, of the claim that this one presupposes
     holds: str = ""
     why: str = ""  # this threshold; or why it cannot be tested
     page: str = ""
@@ -73,6 +76,7 @@ class Verdict:
     threshold: str = ""
     verdict: str = "not testable"
     turns: str = ""  # the threshold at which a decided verdict is one no longer
+    lacks: str = ""  # the claim that it presupposes, where that is not reproduced
 
 
 def read_ledger(file: Path, groups: Sequence[str]) -> list[Headline]:
@@ -95,7 +99,16 @@ def read_ledger(file: Path, groups: Sequence[str]) -> list[Headline]:
         require(not missing, f"decided_by of {entry['id']}", missing, ", ".join(sorted(names)))
     apart = [row for table in content["apart"] for row in _expand(table, groups)]
     found.append(Headline("", "", "", [], apart))
-    ids = [row.id for headline in found for row in headline.rows]
+    every = [row for headline in found for row in headline.rows]
+    given = {(row.given, row.group) for row in every if row.given}
+    unknown = given - {(_bare(row), row.group) for row in every}
+    require(
+        not unknown,
+        "given",
+        ", ".join(sorted(f"{id} {group}" for id, group in unknown)),
+        "ids of rows",
+    )
+    ids = [row.id for row in every]
     twice = sorted({id for id in ids if ids.count(id) > 1})
     require(not twice, "id", ", ".join(twice), "each once")
     return found
@@ -153,7 +166,7 @@ def judge(found: Found, threshold: str) -> tuple[float, float, float, str]:
     Reproduced: the whole interval is on the claimed side; not reproduced: all of it is on the
     other; undecided: the threshold lies within it, or there is none, as with one seed. What is
     exact has no interval and needs none. A range, "1 to 2", already holds the spread of both sides,
-    and the mean alone is compared.
+    so that the mean alone is compared, of more than one seed.
     """
     is_exact = isinstance(found, int | float)
     given = (found, math.nan, math.nan) if is_exact else found
@@ -162,10 +175,10 @@ def judge(found: Found, threshold: str) -> tuple[float, float, float, str]:
     value, low, high = (float(f"{number:.6g}") for number in given)
     if math.isnan(value):
         return value, low, high, UNDECIDED
+    if not is_exact and math.isnan(low):
+        return value, low, high, UNDECIDED
     if is_exact or " to " in threshold:
         return value, low, high, REPRODUCED if holds(value, threshold) else NOT
-    if math.isnan(low):
-        return value, low, high, UNDECIDED
     sides = {holds(end, threshold) for end in (low, high)}
     return value, low, high, UNDECIDED if len(sides) > 1 else REPRODUCED if True in sides else NOT
 
@@ -196,8 +209,20 @@ def turning_point(value: float, low: float, high: float, threshold: str, verdict
     return f"{ends[is_below == (verdict == REPRODUCED)]:.3g}"
 
 
+def put_all_to_the_test(claims: Sequence[Claim], tables: Tables) -> list[Verdict]:
+    """A verdict each; what presupposes a claim that is not reproduced is undecided."""
+    found = [put_to_the_test(claim, tables) for claim in claims]
+    contradicted = {(_bare(v.claim), v.claim.group) for v in found if v.verdict == NOT}
+    return [
+        replace(v, verdict=UNDECIDED, turns="", lacks=f"{v.claim.given}-{v.claim.group}")
+        if (v.claim.given, v.claim.group) in contradicted
+        else v
+        for v in found
+    ]
+
+
 def put_to_the_test(claim: Claim, tables: Tables) -> Verdict:
-    """Compute its statistic, and judge it."""
+    """Compute its statistic, and judge it, as if it presupposed nothing."""
     if claim.kind == "untestable":
         return Verdict(claim)
     name, *words = shlex.split(claim.value)
@@ -290,7 +315,8 @@ def rows_html(found: Sequence[Verdict]) -> str:
         lines.setdefault((c.section, c.claim, c.statistic, c.kind, c.why, c.page), []).append(each)
     html = [STYLE, '<table class="ledger rows">']
     for (section, claim, words, kind, why, page), some in lines.items():
-        ours = "<br><small><i>a stricter reading of ours</i></small>" if kind == "ours" else ""
+        aside = kind in ("ours", "reading")
+        ours = f"<br><small><i>{KINDS[kind]}</i></small>" if aside else ""
         name = page.partition("#")[0].removesuffix(".html")
         link = f' <a href="{page}">measured in: {name}</a>' if page else ""
         html.append(
@@ -308,6 +334,8 @@ def _result_html(found: Verdict) -> str:
         if not math.isnan(found.low):
             numbers += f" [{found.low:.3g}, {found.high:.3g}]"
         numbers += f"; claimed: {escape(found.threshold)}<br>"
+    if found.lacks:
+        numbers += f"presupposes {found.lacks}, which is not reproduced<br>"
     has_point = found.turns and found.claim.kind != "check"
     turns = f" <small>(turns at {escape(found.turns)})</small>" if has_point else ""
     id = found.claim.id

@@ -160,17 +160,16 @@ def check_claims(results):
     row = table.set_index("id")
     sweep = ("trade-off-R4", "trade-off-T3")  # which has an interval over its nu
     assert row.drop(index=[*sweep])[["low", "high"]].isna().all(axis=None)
-    is_range = row.threshold.str.contains(" to ", na=False)
-    checks = row[(row.kind == "check") & ~row.index.str.startswith(("wt-", "same-prediction-wt"))]
+    of_networks = ("wt-", "same-prediction-wt", "table1-")  # rather than of our code
+    checks = row[(row.kind == "check") & ~row.index.str.startswith(of_networks)]
     assert (checks.verdict == "reproduced").all() and len(checks) > 30
     no = ["prop-any-input", "training-ir-over-da-operations"]
     assert (
         row.verdict[[f"{name}-{group}" for name in no for group in ("R4", "T3")]]
         == "not reproduced"
     ).all()
-    undecided = row[(row.kind == "evidence") & ~is_range]
-    assert {*undecided.verdict} <= {"undecided", "reproduced"}
-    assert {*undecided.index[undecided.verdict == "reproduced"]} <= {*sweep}
+    evidence = row[row.kind == "evidence"].verdict.drop([*sweep])
+    assert {*evidence} == {"undecided"}
     # What a network of twenty epochs shows as well
     early = ["form-costs-accuracy-logit", "ir-improves-si", "wt-above-ir", "da-high-li"]
     for name in early:
@@ -179,10 +178,10 @@ def check_claims(results):
     ratios = value[["training-wt-over-da-operations-R4", "training-wt-over-da-operations-T3"]]
     assert ratios.between(2, 3.2).all()
     assert value[["orientations-far-apart-R4"]].between(0.2, 1.1).all()
-    perturbed = value[["any-perturbation-image-R4", "any-perturbation-image-T3"]]
+    perturbed = value[["any-perturbation-image-logit-R4", "any-perturbation-image-logit-T3"]]
     assert perturbed.between(0.01, 0.9).all()
     headlines = pd.read_csv(results / "headlines-quick.csv")
-    assert {*headlines.verdict} <= {"undecided", "not reproduced"}
+    assert {*headlines.verdict} == {"undecided"}
 
 
 def moved(rows, *reading):

@@ -58,7 +58,9 @@ def started(store):
 def make(book):
     """`make book` in a session of its own, once the chapter trains."""
     store = book / "runs"
-    environment = {**os.environ, "GINV_RUNS": str(store), "PYTHONPATH": str(ROOT)}
+    # Called as from a shell, whichever make has called these tests
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    environment = {**outer, "GINV_RUNS": str(store), "PYTHONPATH": str(ROOT)}
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process = subprocess.Popen(
         ["make", "book"], cwd=book, env=environment, start_new_session=True, **pipes

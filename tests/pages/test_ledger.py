@@ -12,12 +12,16 @@ import ginv
 from ginv.pages import evidence
 from ginv.pages.evidence import LIMITS, STATISTICS, Tables
 from ginv.pages.ledger import (
+    NOT,
+    REPRODUCED,
+    UNDECIDED,
     Claim,
     Headline,
     Verdict,
     headline_verdict,
     holds,
     judge,
+    put_all_to_the_test,
     put_to_the_test,
     read_ledger,
     rows_html,
@@ -75,6 +79,7 @@ class TestGrammar:
         [
             ("value: mean", "value: median", "value of a-si-R4 is 'median SI DA'; allowed: mean"),
             ("{metric} DA", "{measure} DA", "row a-{metric} names 'measure'; allowed: group, met"),
+            ("  why:", "  given: b\n  why:", "given is 'b R4, b T3'; allowed: ids of rows"),
             ("a-{metric}", "a", "id is 'a-R4, a-T3'; allowed: each once"),
             ("  why: because\n", "", "row a-si-R4 is Claim(id='a-si-R4'"),
             (
@@ -99,8 +104,8 @@ class TestGrammar:
 def test_the_ledger_can_be_read_for_one_group(group, tables):
     """Though some rows that decide are of the other alone."""
     for headline in read_ledger(BOOK / "ledger.yaml", [group])[:-1]:
-        found = [put_to_the_test(row, tables) for row in headline.rows]
-        both = [put_to_the_test(row, tables) for row in ROWS if row in headline.rows]
+        found = put_all_to_the_test(headline.rows, tables)
+        both = put_all_to_the_test([row for row in ROWS if row in headline.rows], tables)
         assert headline_verdict(headline, found) == headline_verdict(headline, both, group)
 
 
@@ -115,6 +120,7 @@ class TestRule:
             ([0.8, 0.81, 0.82], "< 0.5", "not reproduced", "0.785"),
             ([0.96], ">= 0.95", "undecided", ""),
             ([1.0, 3.0], "1.5 to 2.5", "reproduced", "0 of the room"),
+            ([2.0], "1.5 to 2.5", "undecided", ""),
             ([1.0, 3.0], "2.5 to 3.5", "not reproduced", "2 of the room"),
             ((0.5, 0.4, 0.6), "> 0.4", "undecided", ""),
             ((0.5, 0.4, 0.6), ">= 0.4", "reproduced", "0.4"),
@@ -146,6 +152,26 @@ class TestRule:
     @pytest.mark.parametrize("found", [[math.nan, 1.0], math.nan, (math.nan, 0.0, 1.0)])
     def test_no_number_is_no_verdict(self, found, threshold):
         assert judge(found, threshold)[-1] == "undecided"
+
+    @pytest.mark.parametrize("limit", [">= 0.9", "0.9 to 1"])
+    def test_what_presupposes_a_lost_claim_is_undecided(self, limit, tables):
+        """And says what it lacks; of the other group it stands."""
+        rest = dict(statistic="s", why="w", page="p", section="1", claim="c")
+        claims = [
+            Claim(
+                f"{id}-{group}", value="mean SI WT", holds=holds, given=given, group=group, **rest
+            )
+            for group in ("R4", "T3")
+            for id, holds, given in (
+                ("base", "> 1.5" if group == "R4" else limit, ""),
+                ("upon", ">= 0.5", "base"),
+            )
+        ]
+        found = {v.claim.id: v for v in put_all_to_the_test(claims, tables)}
+        assert (found["base-R4"].verdict, found["base-T3"].verdict) == (NOT, REPRODUCED)
+        assert (found["upon-R4"].verdict, found["upon-R4"].lacks) == (UNDECIDED, "base-R4")
+        assert "presupposes base-R4" in rows_html([found["upon-R4"]])
+        assert (found["upon-T3"].verdict, found["upon-T3"].lacks) == (REPRODUCED, "")
 
     @pytest.mark.parametrize(
         ("rows", "whole", "of_r4"),
