@@ -559,7 +559,7 @@ ruled_out = every.set_index(["choice", "reading"]).index.isin(
 assert set(every.choice) == set(SENTENCES.choice)
 assert every.value.notna().sum() >= len(every) - len(by_tuning)
 
-# %% {"mystnb": {"figure": {"caption": "Change of accuracy (top) and of SI (bottom) when one choice is read otherwise, a marker per method, in units of the spread over seeds. The axis is linear between -1 and 1 and logarithmic beyond. The grey band, twice the square root of 2, is what two runs of different seeds differ by; with one seed there is no spread, the unit is half of a printed digit, and the band means nothing.", "name": "fig-choices"}, "image": {"alt": "Dot plots, a row per choice and reading, a marker per method, one column per group; accuracy above, saliency invariance below, on a symmetric logarithmic axis"}}, "tags": ["hide-input"]}
+# %% {"mystnb": {"figure": {"name": "fig-choices"}, "image": {"alt": "Dot plots, a row per choice and reading, a marker per method, one column per group; accuracy above, saliency invariance below, on a symmetric logarithmic axis"}}, "tags": ["hide-input"]}
 shown = every.assign(label=every.choice + ": " + every.reading)[~ruled_out]
 labels = {
     metric: list(shown[shown.metric == metric].label.unique())[::-1]
@@ -596,6 +596,13 @@ title = f"change, in units of {kind}"
 figure.legend(*handles, loc="outside lower center", ncols=3, title=title)
 if profile != "paper":
     figure.suptitle(settings.label, fontsize="small", color="grey")
+
+
+# %% [markdown]
+# *Change of accuracy (top) and of SI (bottom) when one choice is read otherwise, a marker per method, in units of the
+# spread over seeds. The axis is linear between -1 and 1 and logarithmic beyond. The grey band, twice the square root of
+# 2, is what two runs of different seeds differ by; with one seed there is no spread, the unit is half of a printed
+# digit, and the band means nothing.*
 
 
 # %% {"tags": ["hide-input"]}

@@ -263,7 +263,7 @@ if settings.profile == "paper":
     minutes["pages"] = bench.ours["book from a full store, minutes"]
 minutes = pd.Series(minutes).dropna()
 
-# %% {"mystnb": {"figure": {"caption": "Minutes that each stage takes, from nothing: the training of Table 1 by method and of the further runs of Figure 5, measuring them on the test images, and the pages themselves where that was measured.", "name": "fig-stages"}, "image": {"alt": "Horizontal bars of minutes, one per stage"}}, "tags": ["hide-input"]}
+# %% {"mystnb": {"figure": {"name": "fig-stages"}, "image": {"alt": "Horizontal bars of minutes, one per stage"}}, "tags": ["hide-input"]}
 figure, axis = plt.subplots(figsize=(7, 2.8))
 colours = [
     METHOD_STYLES[name[-2:]].colour if name[-2:] in METHOD_STYLES else "0.6"
@@ -276,6 +276,9 @@ axis.set(xlabel="minutes", title=settings.label)
 axis.grid(axis="y", visible=False)
 
 # %% [markdown]
+# *Minutes that each stage takes, from nothing: the training of Table 1 by method and of the further runs of Figure 5,
+# measuring them on the test images, and the pages themselves where that was measured.*
+#
 # ## How it grows
 #
 # Twice as many seeds, images or group elements should take twice the time, or less. Dashed is what is proportional to $n$
@@ -300,7 +303,7 @@ curves = {
 }
 exponents = pd.Series({name: exponent(c) for name, c in curves.items()})
 
-# %% {"mystnb": {"figure": {"caption": "Time against the number of seeds, of test images and of group elements, median over repeats. Dashed: proportional to n, through the first point. In brackets the fitted exponent.", "name": "fig-growth"}, "image": {"alt": "Four panels of seconds against n, each with a dashed straight line through 0 and the first point"}}, "tags": ["hide-input"]}
+# %% {"mystnb": {"figure": {"name": "fig-growth"}, "image": {"alt": "Four panels of seconds against n, each with a dashed straight line through 0 and the first point"}}, "tags": ["hide-input"]}
 panels = [
     ("seeds", ["training DA R4 with seeds"]),
     ("test images", ["measure R4 with images"]),
@@ -320,6 +323,9 @@ for axis, (label, names) in zip(axes.flat, panels):
     axis.legend()
 
 # %% [markdown]
+# *Time against the number of seeds, of test images and of group elements, median over repeats. Dashed: proportional to
+# n, through the first point. In brackets the fitted exponent.*
+#
 # ## Less precision
 #
 # Many processors multiply in bfloat16 several times faster than in float32: same range, 8 bits of the 24. The rows below

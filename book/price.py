@@ -109,7 +109,7 @@ STARTS = {  # of each way to invariance
 }
 BASE = "DA, same budget"
 
-# %% {"mystnb": {"figure": {"caption": "What each way to invariance reaches on test images: accuracy over the orbit against SI over distinct pairs, a marker per network, four seeds. Filled: from a random start; open: from a symmetric or a tied one. Dashed: data augmentation with the same budget; dotted, SI 0.95.", "name": "fig-ways"}, "image": {"alt": "Two scatter plots, accuracy against saliency invariance. Data augmentation is high on the left; the paper's regularisation low on the right; symmetry decay, a symmetric start and tying are high on the right"}}, "tags": ["hide-input"]}
+# %% {"mystnb": {"figure": {"name": "fig-ways"}, "image": {"alt": "Two scatter plots, accuracy against saliency invariance. Data augmentation is high on the left; the paper's regularisation low on the right; symmetry decay, a symmetric start and tying are high on the right"}}, "tags": ["hide-input"]}
 LOOKS = {
     "DA": METHOD_STYLES["DA"],
     BASE: MethodStyle(METHOD_STYLES["DA"].colour, "D", ""),
@@ -134,6 +134,10 @@ handles = axis.get_legend_handles_labels()
 legend = figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="small")
 
 # %% [markdown]
+# *What each way to invariance reaches on test images: accuracy over the orbit against SI over distinct pairs, a marker
+# per network, four seeds. Filled: from a random start; open: from a symmetric or a tied one. Dashed: data augmentation
+# with the same budget; dotted, SI 0.95.*
+#
 # Every network of this picture is the plain perceptron of the paper but for WT, and each was looked at once, in all
 # orientations of the same test images.
 #
@@ -334,7 +338,7 @@ for most in (0.0, 100.0):
     model = ginv.MLP(generator=torch.Generator().manual_seed(0), initialisation="he")
     travelled[most] = train_with_decay(model, most)
 
-# %% {"mystnb": {"figure": {"caption": "The share of each layer's weights that is not symmetric, over training; dashed without the decay, solid with it. Dark: the first layer; light: the last.", "name": "fig-not-symmetric"}, "image": {"alt": "Lines that stay near 0.85 without the decay and fall towards 0 with it, layer by layer"}}, "tags": ["hide-input"]}
+# %% {"mystnb": {"figure": {"name": "fig-not-symmetric"}, "image": {"alt": "Lines that stay near 0.85 without the decay and fall towards 0 with it, layer by layer"}}, "tags": ["hide-input"]}
 figure, axis = plt.subplots(figsize=(6, 3.2))
 for most, line in ((0.0, "--"), (100.0, "-")):
     for i, layer in enumerate(travelled[most]):
@@ -345,10 +349,13 @@ axis.set(xlabel="epoch", ylabel="not symmetric", ylim=(0, 1), title=GROUP_NAMES[
 legend = axis.legend(fontsize="small", ncols=2)
 
 # %% [markdown]
+# *The share of each layer's weights that is not symmetric, over training; dashed without the decay, solid with it.
+# Dark: the first layer; light: the last.*
+#
 # And what has become of the filters? Four neighbours of the first layer are one filter in all orientations now, though
 # none was tied to another.
 
-# %% {"mystnb": {"figure": {"caption": "The first two orbits of the first layer after training with the decay: a row per orbit, a column per element of the group.", "name": "fig-found-orbits"}, "image": {"alt": "Two rows of filters; within a row each is the first one moved by an element of the group"}}, "tags": ["hide-input"]}
+# %% {"mystnb": {"figure": {"name": "fig-found-orbits"}, "image": {"alt": "Two rows of filters; within a row each is the first one moved by an element of the group"}}, "tags": ["hide-input"]}
 filters = model.features[1].weight.detach().unflatten(1, (36, 36))
 figure, axes = plt.subplots(2, acting.order, figsize=(1.6 * acting.order, 3.2))
 for axis, image in zip(axes.flat, filters[: 2 * acting.order]):
@@ -357,6 +364,9 @@ for axis, image in zip(axes.flat, filters[: 2 * acting.order]):
     axis.set_axis_off()
 
 # %% [markdown]
+# *The first two orbits of the first layer after training with the decay: a row per orbit, a column per element of the
+# group.*
+#
 # The full recipe, `symmetry_decay` of `ginv.Run`, trained here with 10,000 images and 100 epochs, beside data
 # augmentation with the same budget:
 
@@ -456,15 +466,21 @@ def draw_fronts(name):
     figure.suptitle(GROUP_NAMES[name])
 
 
-# %% {"mystnb": {"figure": {"caption": "Rotations R4: accuracy against SI on the validation images, a marker per nu. Green triangles: the paper's recipe. Black diamonds: with one change. Dashed: the accuracy of data augmentation. Dotted: SI = 0.95.", "name": "fig-fronts-r4"}, "image": {"alt": "Nine panels, each with the front of the paper's recipe and that of one change of it"}}, "tags": ["hide-input"]}
+# %% {"mystnb": {"figure": {"name": "fig-fronts-r4"}, "image": {"alt": "Nine panels, each with the front of the paper's recipe and that of one change of it"}}, "tags": ["hide-input"]}
 if "R4" in settings.groups:
     draw_fronts("R4")
 
-# %% {"mystnb": {"figure": {"caption": "The same for translations T3.", "name": "fig-fronts-t3"}, "image": {"alt": "Nine panels, each with the front of the paper's recipe and that of one change of it"}}, "tags": ["hide-input"]}
+# %% [markdown]
+# *Rotations R4: accuracy against SI on the validation images, a marker per nu. Green triangles: the paper's recipe.
+# Black diamonds: with one change. Dashed: the accuracy of data augmentation. Dotted: SI = 0.95.*
+
+# %% {"mystnb": {"figure": {"name": "fig-fronts-t3"}, "image": {"alt": "Nine panels, each with the front of the paper's recipe and that of one change of it"}}, "tags": ["hide-input"]}
 if "T3" in settings.groups:
     draw_fronts("T3")
 
 # %% [markdown]
+# *The same for translations T3.*
+#
 # What helps a random start most is to see the whole orbit, and to begin symmetric. "g ~ G" in the paper's Equation 4 can be read as all
 # pairs of the orbit just as well as one random pair; much of the price of its recipe is the noise of the pair.
 #
@@ -474,7 +490,7 @@ if "T3" in settings.groups:
 # $\sigma_{\max}$ of their Jacobian (Section 4.4). [Spectral decay](spectral_decay.ipynb) found that much of it is the
 # size of the logits. Is it the price of invariance, or of a penalty on the logits?
 
-# %% {"mystnb": {"figure": {"caption": "Left, the largest singular value of the Jacobian, right, the same over the size of the logits, each over that of data augmentation with the same budget; a bar from the least to the most of the seeds.", "name": "fig-sensitivity"}, "image": {"alt": "For each recipe a bar around its mean ratio; the paper's recipe lies to the left, symmetry decay and a symmetric start near 1, the penalty on gradients to the right"}}, "tags": ["hide-input"]}
+# %% {"mystnb": {"figure": {"name": "fig-sensitivity"}, "image": {"alt": "For each recipe a bar around its mean ratio; the paper's recipe lies to the left, symmetry decay and a symmetric start near 1, the penalty on gradients to the right"}}, "tags": ["hide-input"]}
 shown = [recipe for recipe in LOOKS if recipe != BASE]
 figure, axes = plt.subplots(
     len(settings.groups), 2, figsize=(8, 3 * len(settings.groups)), squeeze=False, sharey=True
@@ -494,6 +510,9 @@ for row, name in zip(axes, settings.groups):
         axis.set(yticks=range(len(shown)), yticklabels=shown)
 
 # %% [markdown]
+# *Left, the largest singular value of the Jacobian, right, the same over the size of the logits, each over that of data
+# augmentation with the same budget; a bar from the least to the most of the seeds.*
+#
 # ## On a convolutional network
 #
 # What the recipes ask of `ginv` is the orbit, a start and a decay, and none of these knows of perceptrons. Here is a small

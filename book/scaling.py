@@ -243,7 +243,7 @@ for run in unseen[: None if paper else 2]:
     label = f"{run.method} {run.group}, width {run.width}"
     checks[label] = (told, once_and_epoch(stack)[1])
 
-# %% {"mystnb": {"figure": {"caption": "Left: seconds for an epoch of one run, in stacks of several sizes; dashed is the price of a run alone. Right: seconds for an epoch of a stack of four, as told from counted operations and as timed; filled: the stacks that gave the speeds, open: those that had no part in them. On the dashed line the two agree.", "name": "fig-price"}, "image": {"alt": "Left, seconds per run and epoch against the size of the stack; right, timed against told seconds, near the diagonal"}}, "tags": ["hide-input"]}
+# %% {"mystnb": {"figure": {"name": "fig-price"}, "image": {"alt": "Left, seconds per run and epoch against the size of the stack; right, timed against told seconds, near the diagonal"}}, "tags": ["hide-input"]}
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4))
 left.plot(alone.index, alone, "o-", color="#0072B2")
 left.axhline(alone.iloc[0], ls="--", color="0.5", lw=1)
@@ -270,6 +270,11 @@ right.set(xlabel="seconds told", ylabel="seconds timed", title="Counted")
 right.set(xlim=(0, most), ylim=(0, most))
 right.legend(loc="upper left")
 right.grid(True)
+
+# %% [markdown]
+# *Left: seconds for an epoch of one run, in stacks of several sizes; dashed is the price of a run alone. Right: seconds
+# for an epoch of a stack of four, as told from counted operations and as timed; filled: the stacks that gave the
+# speeds, open: those that had no part in them. On the dashed line the two agree.*
 
 # %% {"tags": ["hide-input"]}
 best = alone.idxmin()
@@ -518,7 +523,7 @@ plan = pd.DataFrame({"straight line": line / 3600, "computed": real / 3600})
 plan["from"], plan["to"] = plan.computed * low, plan.computed * high
 plan["busy (%)"] = 100 * line / real
 
-# %% {"mystnb": {"figure": {"caption": "Hours of the sweep against machines like this one. Dashed: core-hours over cores. Solid: with the longest stack, loading and traffic. The band is by how far told prices were off; it knows nothing of machines unlike this one.", "name": "fig-machines"}, "image": {"alt": "Hours against machines, both logarithmic: a dashed straight line and a solid curve that leaves it to the right"}}, "tags": ["hide-input"]}
+# %% {"mystnb": {"figure": {"name": "fig-machines"}, "image": {"alt": "Hours against machines, both logarithmic: a dashed straight line and a solid curve that leaves it to the right"}}, "tags": ["hide-input"]}
 figure, axis = plt.subplots(figsize=(7, 3.6))
 axis.fill_between(machines, plan["from"], plan.to, color="#0072B2", alpha=0.2)
 axis.plot(plan.computed, "o-", color="#0072B2", label="computed")
@@ -530,6 +535,10 @@ axis.set_xticks(machines, [*map(str, machines)])
 axis.yaxis.set_major_formatter("{x:g}")
 axis.legend()
 axis.minorticks_off()
+
+# %% [markdown]
+# *Hours of the sweep against machines like this one. Dashed: core-hours over cores. Solid: with the longest stack,
+# loading and traffic. The band is by how far told prices were off; it knows nothing of machines unlike this one.*
 
 # %% {"tags": ["hide-input"]}
 show_table(
