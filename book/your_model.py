@@ -367,8 +367,6 @@ show_table(compared, f"{len(test)} images in eight orientations; SI of 100 or 10
 # %%
 best, worst = compared.loc[["decay"]], compared.loc[["augment"]]
 expect("the decay is exact", (best.SI > 0.999) & (best["flip rate"] == 0))
-
-# %%
 points = worst.accuracy.item() - best.accuracy.item()
 expect(
     "it loses 1 to 3 points, no more than the interval is wide", 1 < points < 2 * best["±"].item()
