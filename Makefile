@@ -1,5 +1,5 @@
 PYTHON ?= python3
-PROFILE ?= paper
+PROFILE ?= $(if $(filter notebooks,$(MAKECMDGOALS)),paper,sample)
 # The book is rendered from a copy, so that Sphinx looks at nothing else and the tree stays clean
 COPY = rm -rf _build/$(1) && mkdir -p _build/$(1) && cp -r _config.yml _toc.yml book _build/$(1)
 RENDER = exec .venv/bin/jupyter-book build --all -q --path-output . $(STRICT) _build/$(1) >/dev/null
@@ -25,8 +25,8 @@ $(error PROFILE is $(PROFILE); allowed: paper)
 endif
 endif
 ifneq ($(filter book,$(MAKECMDGOALS)),)
-ifeq ($(filter paper-1 quick-1,$(PROFILE)-$(words $(PROFILE))),)
-$(error PROFILE is $(PROFILE); allowed: paper, quick)
+ifeq ($(filter paper-1 sample-1 quick-1,$(PROFILE)-$(words $(PROFILE))),)
+$(error PROFILE is $(PROFILE); allowed: paper, sample, quick)
 endif
 endif
 
@@ -35,7 +35,7 @@ endif
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
-book: .venv/ready  ## train, execute all chapters or CHAPTERS (PROFILE=paper or quick, FRESH=1: train all), render; all under _build/
+book: .venv/ready  ## train, execute all chapters or CHAPTERS (PROFILE=paper: on all test images, quick: small runs; FRESH=1: train all), render; all under _build/
 	@$(call COPY,book)
 	@exec .venv/bin/python tools/execute.py _build/book $(PROFILE) -- $$CHAPTERS
 	@$(call RENDER,book)
@@ -64,7 +64,7 @@ lowest:  ## the package's tests with every dependency at its declared minimum
 colab:  ## notebooks opened alone, with the versions of Colab
 	@$(call TESTED_WITH,colab,tests/book/test_alone.py)
 
-ship: .venv/ready  ## put the trained networks of Table 1 and Figure 5 from the store into data/runs
+ship: .venv/ready  ## put the trained networks that pages use from the store into data/runs
 	@.venv/bin/python tools/ship.py
 
 compare: .venv/ready  ## after make book: what moved from the committed results

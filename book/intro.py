@@ -45,8 +45,8 @@ if find_spec("ginv") is None:
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
 # %% {"tags": ["hide-input", "parameters"]}
-# "paper" is the full experiment, "quick" a look in minutes
-profile = "paper"  # @param ["paper", "quick"]
+# "paper" is the full experiment, "sample" the same on fewer test images, "quick" a look in minutes
+profile = "paper"  # @param ["paper", "sample", "quick"]
 group = "both"  # @param ["both", "R4", "T3"]
 # a list such as [0, 1]; None takes those of the profile
 seeds = None  # @param {type: "raw"}
@@ -168,7 +168,7 @@ HTML(f"{STYLE}<table class='ledger'><tr>{titles}</tr>{lines}</table>")
 # | to measure a network of your own | [Your own model](your_model.ipynb) |
 # | invariance without its price | [The price of invariance](price.ipynb) |
 # | to know whether to believe it | [How far to trust SI](trust.ipynb), [What the paper leaves open](open_choices.ipynb), [The ledger](claims.ipynb) |
-# | to run many of these | [What it costs](performance.ipynb), [A thousand runs](scaling.ipynb) |
+# | to run many of these | [How long it takes](performance.ipynb), [A thousand runs](scaling.ipynb) |
 #
 # ## Run it
 #

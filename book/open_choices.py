@@ -51,8 +51,8 @@ if find_spec("ginv") is None:
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
 # %% {"tags": ["parameters"]}
-# "paper" is the full experiment, "quick" a look in minutes
-profile = "paper"  # @param ["paper", "quick"]
+# "paper" is the full experiment, "sample" the same on fewer test images, "quick" a look in minutes
+profile = "paper"  # @param ["paper", "sample", "quick"]
 group = "both"  # @param ["both", "R4", "T3"]
 # a list such as [0, 1]; None takes those of the profile
 seeds = None  # @param {type: "raw"}
@@ -61,7 +61,6 @@ device = "auto"  # @param ["auto", "cpu", "cuda"]
 results = "results"  # @param {type: "string"}
 
 # %%
-from dataclasses import replace
 from itertools import product
 
 import matplotlib.pyplot as plt
@@ -76,6 +75,7 @@ import ginv
 from ginv.pages import Settings, refuse_unknown
 from ginv.pages.figures import GROUP_NAMES, METHOD_STYLES, show_table, use_style
 from ginv.pages.paper import METRICS, printed_table
+from ginv.pages.variants import READINGS, variant_runs
 from ginv.runs.nu import SEARCH_SEED, TARGET, read_sweep
 from ginv.saliency import gauss_legendre
 
@@ -169,29 +169,13 @@ show_table(unit, f"One unit of change ({kind})", precision=3)
 # concerns.
 
 # %%
-VARIANTS = [  # choice, the other reading, whom it concerns, fields of Run
-    ("hidden layers", "4", "WT DA IR", dict(depth=4)),
-    ("pooling", "mean, then ReLU", "WT", dict(pooling="mean")),
-    ("pooling", "ReLU, then mean", "WT", dict(pooling="mean after ReLU")),
-    ("epoch kept", "the last", "WT DA IR", dict(selection="last")),
-    ("split", "seed 1", "WT DA IR", dict(split_seed=1)),
-    ("pairs in the penalty", "all pairs", "IR", dict(whole_orbit=True)),
-]
-
+fields = [(c, r, m, ", ".join(f"{k}={v!r}" for k, v in f.items())) for c, r, m, f in READINGS]
+columns = ["choice", "the other reading", "whom it concerns", "in `Run`"]
+pd.DataFrame(fields, columns=columns).set_index("choice")
 
 # %%
-def variant_runs():
-    """The extra runs, and for each its choice and reading."""
-    return {
-        replace(settings.run(name, method, SEED), **fields): (choice, reading)
-        for name in settings.groups
-        for choice, reading, methods, fields in VARIANTS
-        for method in methods.split()
-    }
-
-
-# %%
-extra = ginv.train(variant_runs(), device=device)
+variants = variant_runs(settings)
+extra = ginv.train(variants, device=device)
 
 # %% [markdown]
 # Whether a ReLU comes before or after the pooling matters for a mean. For a maximum it cannot, since ReLU never swaps
@@ -243,7 +227,7 @@ default = {key: measure(settings.run(*key, SEED), model) for key, model in model
 
 # %%
 rows = []
-for run, (choice, reading) in variant_runs().items():
+for run, (choice, reading) in variants.items():
     key = run.group, run.method
     for metric, value in measure(run, extra[run].model).items():
         rows.append([choice, reading, *key, metric, value, default[key][metric]])

@@ -48,8 +48,8 @@ if find_spec("ginv") is None:
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
 # %% {"tags": ["parameters"]}
-# "paper" is the full experiment, "quick" a look in minutes
-profile = "paper"  # @param ["paper", "quick"]
+# "paper" is the full experiment, "sample" the same on fewer test images, "quick" a look in minutes
+profile = "paper"  # @param ["paper", "sample", "quick"]
 group = "both"  # @param ["both", "R4", "T3"]
 # a list such as [0, 1]; None takes those of the profile
 seeds = None  # @param {type: "raw"}
@@ -67,6 +67,7 @@ import torch
 import torch.nn.functional as F
 from IPython.display import Markdown, display
 from scipy import stats
+from scipy.optimize import linear_sum_assignment
 
 import ginv
 from ginv.networks import small_convnet
@@ -291,7 +292,7 @@ Markdown(
 # %%
 name = settings.groups[0]
 acting = ginv.group_named(name)
-images = 3_000 if profile == "paper" else 500
+images = 3_000 if profile != "quick" else 500
 some_train = ginv.load_dataset().train.head(images)
 orbit = acting.orbit(some_train.images)
 
@@ -305,7 +306,7 @@ def steps_of(epochs, size=128):
 
 
 # %%
-def train_with_decay(model, most=100.0, epochs=20 if profile == "paper" else 2):
+def train_with_decay(model, most=100.0, epochs=20 if profile != "quick" else 2):
     optimiser = torch.optim.Adam(model.parameters(), lr=8e-4)
     seen = {}
     for epoch, batch in steps_of(epochs):
@@ -371,7 +372,7 @@ for axis, image in zip(axes.flat, filters[: 2 * acting.order]):
 # augmentation with the same budget:
 
 # %%
-quick = settings.runs()[0].epochs if profile != "paper" else None
+quick = settings.runs()[0].epochs if profile == "quick" else None
 runs = {
     recipe: [
         replace(run_of(name, recipe), seed=seed, epochs=quick or 100)
@@ -395,6 +396,91 @@ shown = live.groupby(["group", "recipe"])[["accuracy", "SI", "SI_distinct", "rel
 show_table(
     shown.mean(), f"Trained here: {settings.label.split(', ')[0]}, {len(test):,} test images", 4
 )
+
+# %% [markdown]
+# ## Whose units come in orbits?
+#
+# A network whose layers carry permutations answers a turned image with the same activations in other units. So match them:
+# for each layer find the pairing of units under which the activations at $gx$ correlate best with those at $x$ (one half
+# of 2,000 validation images), and see how well they agree on the other half. If the best partner of a unit is the unit
+# itself, the layer does not permute, it is invariant.
+
+
+# %%
+def activations(model, x):
+    """Of each hidden layer, after its ReLU."""
+    x = model.features(x)
+    for layer in model.hidden:
+        x = layer(x)
+        if isinstance(layer, torch.nn.ReLU):
+            yield x
+
+
+# %%
+def correlations(a, b):
+    """Between the units of two layers, over images."""
+    a, b = ((z - z.mean(0)) / z.std(0).clamp(min=1e-6) for z in (a, b))
+    return a.T @ b / len(a)
+
+
+# %%
+@torch.no_grad()
+def matched(model, acting, x):
+    """A row a layer: units at x with their partners at gx, and with themselves."""
+    found, half = [], len(x) // 2
+    for a, b in zip(activations(model, x), activations(model, acting.act(1, x))):
+        alive = a[:half].std(0) > 1e-4  # some units answer to no image
+        fit, test = (
+            correlations(a[part][:, alive], b[part][:, alive])
+            for part in (slice(half), slice(half, None))
+        )
+        rows, columns = linear_sum_assignment(fit, maximize=True)
+        found.append([test[rows, columns].mean().item(), test.diagonal().mean().item()])
+    return pd.DataFrame(found, columns=["partner", "itself"])
+
+
+# %% {"tags": ["hide-input"]}
+seed = settings.seeds[0]
+trained |= ginv.train([settings.run(g, "IR", seed) for g in settings.groups], device=device)
+candidates = {
+    name: {
+        "random weights": ginv.MLP(generator=torch.Generator().manual_seed(0)),
+        "DA": trained[settings.run(name, "DA", seed)].model.cpu(),
+        "IR": trained[settings.run(name, "IR", seed)].model.cpu(),
+        "symmetry decay": next(
+            trained[run].model.cpu()
+            for run in runs["symmetry decay"]
+            if (run.group, run.seed) == (name, seed)
+        ),
+    }
+    for name in settings.groups
+}
+validation = ginv.load_dataset().validation.images
+partners = pd.concat(
+    {
+        (name, key): matched(model, ginv.group_named(name), validation)
+        for name, models in candidates.items()
+        for key, model in models.items()
+    },
+    names=["group", "network", "layer"],
+)
+
+# %% {"mystnb": {"figure": {"name": "fig-partners"}, "image": {"alt": "Two panels of lines over five layers: symmetry decay has partners that agree in all layers and units that do not agree with themselves in the first ones; augmentation has neither in the first layer and both in the last"}}, "tags": ["hide-input"]}
+figure, axes = plt.subplots(1, len(settings.groups), figsize=(8, 3.4), sharey=True, squeeze=False)
+looks = LOOKS | {"random weights": MethodStyle("0.6", "v", "")}
+for name, axis in zip(settings.groups, axes.flat):
+    for key in candidates[name]:
+        rows, look = partners.loc[name, key], looks[key]
+        layers = rows.index + 1
+        axis.plot(layers, rows.partner, look.marker, ls="-", color=look.colour, label=key)
+        axis.plot(layers, rows.itself, look.marker, ls=":", color=look.colour, mfc="none")
+    axis.set(xlabel="hidden layer", title=GROUP_NAMES[name], xticks=layers, ylim=(-0.05, 1.05))
+axes[0, 0].set_ylabel("correlation of units over the orbit")
+handles = axis.get_legend_handles_labels()
+legend = figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="small")
+
+# %% [markdown]
+# *CAPTION*
 
 # %% [markdown]
 # ## By outputs alone
@@ -534,7 +620,7 @@ def orbit_loss(model, x, y, nu):
 
 
 # %%
-def fit(model, nu=0.0, most=0.0, steps=600 if profile == "paper" else 30):
+def fit(model, nu=0.0, most=0.0, steps=600 if profile != "quick" else 30):
     generator = torch.Generator().manual_seed(0)
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -566,7 +652,7 @@ fitted = {
 fitted["DA, averaged"] = ginv.Averaged(fitted["DA"], rotations)
 
 # %%
-seen = garments.validation.head(400 if profile == "paper" else 20)
+seen = garments.validation.head(400 if profile != "quick" else 20)
 larger = pd.DataFrame(
     {
         key: ginv.measure(model, seen.images, seen.labels, rotations, progress=False).summary

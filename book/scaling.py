@@ -54,8 +54,8 @@ if find_spec("ginv") is None:
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
 # %% {"tags": ["parameters"]}
-# "paper" is the full experiment, "quick" a look in minutes
-profile = "paper"  # @param ["paper", "quick"]
+# "paper" is the full experiment, "sample" the same on fewer test images, "quick" a look in minutes
+profile = "paper"  # @param ["paper", "sample", "quick"]
 group = "both"  # @param ["both", "R4", "T3"]
 # a list such as [0, 1]; None takes those of the profile
 seeds = None  # @param {type: "raw"}
@@ -200,7 +200,7 @@ alone = pd.Series(alone, name="seconds")
 # ### Counted
 #
 # There are too many architectures in the grid to time each. The operations of a training can be counted, as in
-# [What it costs](performance.ipynb); so we time one width per method and group, divide, and have a speed. For every
+# [How long it takes](performance.ipynb); so we time one width per method and group, divide, and have a speed. For every
 # other width the price is its count over that speed.
 
 

@@ -43,8 +43,8 @@ if find_spec("ginv") is None:
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
 # %% {"tags": ["parameters", "hide-input"]}
-# "paper" is the full experiment, "quick" a look in minutes
-profile = "paper"  # @param ["paper", "quick"]
+# "paper" is the full experiment, "sample" the same on fewer test images, "quick" a look in minutes
+profile = "paper"  # @param ["paper", "sample", "quick"]
 device = "auto"  # @param ["auto", "cpu", "cuda"]
 # folder for the numbers of this page
 results = "results"  # @param {type: "string"}
@@ -68,7 +68,7 @@ refuse_unknown()  # a parameter by a wrong name
 settings = Settings(profile, device=device, results=results)
 use_style()
 where = choose_device(device)
-steps = 600 if profile == "paper" else 8  # of each training
+steps = 600 if profile != "quick" else 8  # of each training
 
 # %% [markdown]
 # The folded cells stand in for your project: garments of Fashion-MNIST {cite}`xiao2017`, each in a colour of its own, and a
@@ -86,7 +86,7 @@ def coloured(split, seed):
 
 garments = ginv.load_dataset("FashionMNIST")
 train = coloured(garments.train, 0)
-test = coloured(garments.validation.head(1000 if profile == "paper" else 60), 1)
+test = coloured(garments.validation.head(1000 if profile != "quick" else 60), 1)
 
 
 class Block(nn.Module):

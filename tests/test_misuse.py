@@ -130,7 +130,7 @@ CALLS = {
     "measured images 1": (lambda: Settings("quick").measure(TRAINED, 0), "images is 0; allowed: 1 to 50000, or None"),
     "measured images 2": (lambda: measured(TRAINED, "validation", 2_001), "images is 2001; allowed: 1 to 2000, or None"),
     "measured split": (lambda: measured(TRAINED, "tests"), "split is 'tests'; allowed: train, validation, test"),
-    "announce": (lambda: announce("fast"), "profile is 'fast'; allowed: paper, quick"),
+    "announce": (lambda: announce("fast"), "profile is 'fast'; allowed: paper, sample, quick"),
 }  # fmt: skip
 
 RUNS = [
@@ -157,8 +157,8 @@ RUNS = [
     ({"dataset": {}}, "dataset is {}; allowed: MNIST, FashionMNIST"),
 ]  # fmt: skip
 PARAMETERS = [
-    ({"profile": ["quick"]}, "profile is ['quick']; allowed: paper, quick"),
-    ({"profile": None}, "profile is None; allowed: paper, quick"),
+    ({"profile": ["quick"]}, "profile is ['quick']; allowed: paper, sample, quick"),
+    ({"profile": None}, "profile is None; allowed: paper, sample, quick"),
     ({"group": ["R4"]}, "group is ['R4']; allowed: both, R4, T3"),
     ({"seeds": 3}, "seeds is 3; allowed: a list of integers from 0 up, such as [0, 1]"),
     ({"seeds": [0.5]}, "seeds is [0.5]; allowed: a list"),
@@ -229,7 +229,7 @@ COMMANDS = [
     ),
     (["-m", "ginv.runs.grid"], "python -m ginv.runs.grid: error: the following arguments are required: grid"),
     (["-m", "ginv.check", "store"], "check.py: error: unrecognized arguments: store"),
-    (["tools/execute.py", ".", "fast"], "profile is 'fast'; allowed: paper, quick"),
+    (["tools/execute.py", ".", "fast"], "profile is 'fast'; allowed: paper, sample, quick"),
     (["tools/execute.py", "tests", "quick"], "folder is 'tests'; allowed: one with _toc.yml and book/"),
     (["tools/execute.py", ".", "quick", "table1", "table2"], "chapter is 'table2'; allowed: table1, metrics, "),
     (["tools/execute.py", "."], "execute.py: error: the following arguments are required: profile"),
@@ -251,9 +251,9 @@ def test_bad_commands(arguments, line, tmp_path):
 
 
 TARGETS = [
-    (["book", "PROFILE=nonsense"], "PROFILE is nonsense; allowed: paper, quick"),
-    (["book", "PROFILE="], "PROFILE is ; allowed: paper, quick"),
-    (["book", "PROFILE=paper quick"], "PROFILE is paper quick; allowed: paper, quick"),
+    (["book", "PROFILE=nonsense"], "PROFILE is nonsense; allowed: paper, sample, quick"),
+    (["book", "PROFILE="], "PROFILE is ; allowed: paper, sample, quick"),
+    (["book", "PROFILE=paper quick"], "PROFILE is paper quick; allowed: paper, sample, quick"),
     (["book", "PROFIL=quick"], "no variable PROFIL; allowed: CHAPTERS, FRESH, FULL, PROFILE, PYTHON, URL"),
     (["html", "profile=quick"], "no variable profile; allowed: CHAPTERS, FRESH, FULL, PROFILE, PYTHON, URL"),
     (["boook"], "No rule to make target 'boook'"),

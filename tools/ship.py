@@ -1,4 +1,4 @@
-"""Put the trained networks of Table 1 and Figure 5 from the store into `data/runs`.
+"""Put the trained networks that pages of the book use from the store into `data/runs`.
 
 `python tools/ship.py` trains what the store lacks, leaves what is there as it is, and removes what
 no page needs any more.
@@ -8,13 +8,22 @@ import shutil
 
 from ginv import train
 from ginv.pages import Settings
+from ginv.pages.paper import book_file
+from ginv.pages.variants import variant_runs
 from ginv.recipe import Run
 from ginv.runs import store
+from ginv.runs.grid import read_grid
+
+SHOWN_LIVE = "DA, same budget", "symmetry decay"  # recipes of controls.yaml, in book/price
 
 
 def shipped_runs() -> list[Run]:
+    """Of Table 1, of Figure 5, of the open choices and of the price of invariance."""
     settings = Settings("paper")
-    return [*dict.fromkeys([*settings.runs(), *settings.spectral_runs()])]
+    grid = read_grid(book_file("controls.yaml"))
+    price = [run for recipe in SHOWN_LIVE for run in grid.recipes[recipe]]
+    runs = [*settings.runs(), *settings.spectral_runs(), *variant_runs(settings), *price]
+    return [*dict.fromkeys(runs)]
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """One style for all figures: a colour, a marker and a line per method."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from html import escape
 
@@ -9,6 +10,7 @@ import pandas as pd
 import torch
 from IPython import get_ipython
 from matplotlib.axes import Axes
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from pandas.io.formats.style import Styler
 from torch import Tensor
 
@@ -26,6 +28,11 @@ METHOD_STYLES = {
     "WT": MethodStyle("#0072B2", "s", "-"),
     "DA": MethodStyle("#D55E00", "o", "--"),
     "IR": MethodStyle("#009E73", "^", "-."),
+}
+FORM_STYLES = {  # of IR with the forms of its penalty
+    "logit": METHOD_STYLES["IR"],
+    "kl": MethodStyle("#CC79A7", "v", ":"),
+    "normalised": MethodStyle("#222222", "D", "--"),
 }
 METHOD_NAMES = {
     "WT": "weight-tying (WT)",
@@ -111,6 +118,74 @@ def show_saliency(axis: Axes, image: Tensor, saliency: Tensor | None = None) -> 
     axis.imshow(saliency_picture(image, saliency), interpolation="nearest")  # small as a PNG
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
+
+
+def show_images(rows: dict[str, dict[str, Tensor]]) -> None:
+    """Rows of titled images `[H, W]`, a row per group; one with values below 0 has 0 in mid-grey."""
+    columns = max(map(len, rows.values()))
+    size = (8, len(rows) * (8 / columns + 0.45))
+    _, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        line[0].set_ylabel(GROUP_NAMES[name], fontsize="small")
+        for axis, (title, image) in zip(line, images.items(), strict=False):
+            high, low = image.abs().max().item(), -1.0 if image.min() < 0 else 0.0
+            axis.imshow(image, cmap="gray_r", vmin=low * high, vmax=high, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(title, fontsize="small")
+            axis.grid(visible=False)
+            axis.spines[:].set_visible(True)
+
+
+def show_seeds(
+    axis: Axes, values: dict[str, pd.Series], looks: dict[str, MethodStyle], hollow: list[str]
+) -> None:
+    """A column per name: a marker per seed, open where it is hollow, and a bar at the mean."""
+    for place, (name, value) in enumerate(values.items()):
+        fill = "none" if name in hollow else looks[name].colour
+        dots = dict(color=looks[name].colour, mfc=fill, ls="")
+        axis.plot([place] * len(value), value, marker=looks[name].marker, **dots)
+        axis.hlines(value.mean(), place - 0.3, place + 0.3, looks[name].colour)
+    axis.set_xticks(range(len(values)), [name.split(", ")[-1] for name in values])
+    axis.margins(x=0.15)
+
+
+def show_matrix(axis: Axes, matrix: Tensor) -> None:
+    """A small square matrix of numbers from 0 to 1, each on its grey, elements g as ticks."""
+    axis.imshow(matrix, cmap="gray_r", vmin=0, vmax=1)
+    for (row, column), value in zip(
+        torch.cartesian_prod(*map(torch.arange, matrix.shape)).tolist(),
+        matrix.flatten().tolist(),
+        strict=True,
+    ):
+        colour = "white" if value > 0.5 else "black"
+        axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
+    ticks = range(len(matrix))
+    axis.set(xlabel="$h$", ylabel="$g$", xticks=ticks, yticks=ticks)
+    axis.grid(visible=False)
+
+
+def show_around(axis: Axes, places: Tensor, pictures: list[Tensor], zoom: float = 0.6) -> None:
+    """Pictures `[H, W, 3]` around the points of a scatter plot, each joined to its place `[2]`.
+
+    They stand evenly on a square, in the order of the angles of their places, so that the lines
+    hardly cross; where the places of several are one point, beside each other.
+    """
+    axis.set(xticks=[], yticks=[], box_aspect=1)
+    axis.margins(0.22)
+    (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+    x = (places[:, 0] - left) / (right - left) - 0.5
+    y = (places[:, 1] - low) / (high - low) - 0.5
+    angle, even = torch.atan2(y, x), torch.arange(len(places)) * 2 * torch.pi / len(places)
+    order = angle.argsort()
+    off = angle[order] - even
+    even = even + torch.atan2(off.sin().sum(), off.cos().sum())
+    for i, at in zip(order.tolist(), even.tolist(), strict=True):
+        direction = torch.tensor([math.cos(at), math.sin(at)])
+        where = 0.5 + 0.44 * direction / direction.abs().max()
+        box = OffsetImage(pictures[i].numpy(), zoom=zoom)
+        line = dict(arrowstyle="-", lw=0.5, color="0.5", shrinkB=0)
+        look = dict(boxcoords="axes fraction", pad=0, bboxprops=dict(lw=0), arrowprops=line)
+        axis.add_artist(AnnotationBbox(box, places[i].tolist(), tuple(where.tolist()), **look))
 
 
 def show_table(table: pd.DataFrame, caption: str, precision: int = 3) -> Styler:

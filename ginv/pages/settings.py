@@ -36,6 +36,7 @@ class Profile:
 
 PROFILES = {
     "paper": Profile((0, 1, 2, 3), 300, SPLITS["test"]),
+    "sample": Profile((0, 1, 2, 3), 300, 5_000),  # the same networks, on fewer test images
     "quick": Profile((0,), 20, 1_000),
 }
 
@@ -44,9 +45,9 @@ PROFILES = {
 class Settings:
     """The parameters of a chapter. Raises ValueError, in one line, for a value that is not allowed.
 
-    profile: "paper" or "quick". group: "both", "R4" or "T3". seeds: a list, or None for those of
-    the profile. device: "auto", "cpu" or "cuda". results: the folder for the numbers of the
-    chapter.
+    profile: "paper", "sample" or "quick". group: "both", "R4" or "T3". seeds: a list, or None for
+    those of the profile. device: "auto", "cpu" or "cuda". results: the folder for the numbers of
+    the chapter.
     """
 
     profile: str = "paper"
@@ -107,9 +108,9 @@ class Settings:
 
     def train(self) -> dict[Run, TrainedRun]:
         """The trained runs of Table 1, from the store where they are there."""
-        is_long = self.profile == "paper" and choose_device(self.device).type == "cpu"
+        is_long = self.profile != "quick" and choose_device(self.device).type == "cpu"
         if is_long and not all(store.contains(run.specification) for run in self.runs()):
-            store.say('This is the full experiment; profile = "quick" is a look at it in minutes')
+            store.say('These are all networks of Table 1; profile = "quick" is a look in minutes')
         return train(self.runs(), device=self.device)
 
     def spectral_runs(self) -> list[Run]:
@@ -148,7 +149,7 @@ class Settings:
         return pd.DataFrame(rows, columns=["group", "method", "seed", "nu", "metric", "value"])
 
     def save(self, table: pd.DataFrame, folder: str, name: str) -> None:
-        """Write a table to FOLDER/NAME.csv, or NAME-quick.csv.
+        """Write a table to FOLDER/NAME.csv, or NAME-quick.csv, say.
 
         So a look never overwrites the paper's results.
         """

@@ -65,11 +65,11 @@ FOLDER = "allowed: a folder that can be written"
 PARAMETERS = [
     ({"profile": np.array(["quick"])}, "profile is array(['quick']"),
     ({"profile": np.array(["quick", "paper"])}, "profile is array(['quick', 'paper']"),
-    ({"profile": pd.NA}, "profile is <NA>; allowed: paper, quick"),
-    ({"profile": "Quick"}, "profile is 'Quick'; allowed: paper, quick"),
-    ({"profile": "quick\n"}, "profile is 'quick\\n'; allowed: paper, quick"),
-    ({"profile": b"quick"}, "profile is b'quick'; allowed: paper, quick"),
-    ({"profile": True}, "profile is True; allowed: paper, quick"),
+    ({"profile": pd.NA}, "profile is <NA>; allowed: paper, sample, quick"),
+    ({"profile": "Quick"}, "profile is 'Quick'; allowed: paper, sample, quick"),
+    ({"profile": "quick\n"}, "profile is 'quick\\n'; allowed: paper, sample, quick"),
+    ({"profile": b"quick"}, "profile is b'quick'; allowed: paper, sample, quick"),
+    ({"profile": True}, "profile is True; allowed: paper, sample, quick"),
     ({"group": np.array(["R4"])}, "group is array(['R4']"),
     ({"group": np.array(["R4", "T3"])}, "group is array(['R4', 'T3']"),
     ({"group": pd.NA}, "group is <NA>; allowed: both, R4, T3"),
@@ -134,7 +134,7 @@ SETTINGS = [
     (lambda: QUICK.load("r", "a\nb"), "name is 'a\\nb'; allowed: the name of a chapter"),
     (lambda: QUICK.load(None, "t"), f"folder is None; {FOLDER}"),
     (lambda: announce("quick", ["cpu"]), "device is ['cpu']; allowed: auto, cpu"),
-    (lambda: announce(pd.NA), "profile is <NA>; allowed: paper, quick"),
+    (lambda: announce(pd.NA), "profile is <NA>; allowed: paper, sample, quick"),
     (lambda: book_file(None), "name is None; allowed: a file that lies beside the chapters"),
     (lambda: book_file(""), "name is ''; allowed: a file that lies beside the chapters"),
     (lambda: book_file("a\nb"), "name is 'a\\nb'; allowed: a file that lies beside the chapters"),
@@ -178,9 +178,9 @@ def test_a_picture_of_an_even_image_has_colours():
 
 CELL = 'profile = "paper"\ngroup = "both"\nseeds = None\ndevice = "auto"\nresults = "results"'
 PAPERMILL = [
-    ("-p", "profile Quick", "profile is 'Quick'; allowed: paper, quick"),
-    ("-p", "profile None", "profile is None; allowed: paper, quick"),
-    ("-p", "profile 1", "profile is 1; allowed: paper, quick"),
+    ("-p", "profile Quick", "profile is 'Quick'; allowed: paper, sample, quick"),
+    ("-p", "profile None", "profile is None; allowed: paper, sample, quick"),
+    ("-p", "profile 1", "profile is 1; allowed: paper, sample, quick"),
     ("-p", "group 4", "group is 4; allowed: both, R4, T3"),
     ("-p", "group R4,T3", "group is 'R4,T3'; allowed: both, R4, T3"),
     ("-p", "seeds 0", f"seeds is 0; {LIST}"),
@@ -200,7 +200,7 @@ PAPERMILL = [
     ("-y", "seeds: [0, -1]", f"seeds is [0, -1]; {LIST}"),
     ("-y", "seeds: {0: 1}", f"seeds is {{'0': 1}}; {LIST}"),
     ("-y", "seeds: [[0]]", f"seeds is [[0]]; {LIST}"),
-    ("-y", "profile: yes", "profile is True; allowed: paper, quick"),
+    ("-y", "profile: yes", "profile is True; allowed: paper, sample, quick"),
     ("-y", "group: [R4, T3]", "group is ['R4', 'T3']; allowed: both, R4, T3"),
     ("-y", "device: ", "device is None; allowed: auto, cpu"),
     ("-y", "{seeds: [0], sedes: .nan}", "no parameter sedes; allowed: device, group"),
@@ -262,8 +262,8 @@ COMMANDS = [
     (bench, ["--folder", "/proc/x"], f"folder is '/proc/x'; {FOLDER}"),
     (execute, ["TMP", "quick"], "folder is 'TMP'; allowed: one with _toc.yml and book/"),
     (execute, [FILE, "quick"], f"folder is {FILE!r}; allowed: one with _toc.yml and book/"),
-    (execute, [str(ROOT), "Paper"], "profile is 'Paper'; allowed: paper, quick"),
-    (execute, [str(ROOT), ""], "profile is ''; allowed: paper, quick"),
+    (execute, [str(ROOT), "Paper"], "profile is 'Paper'; allowed: paper, sample, quick"),
+    (execute, [str(ROOT), ""], "profile is ''; allowed: paper, sample, quick"),
     (execute, [str(ROOT), "quick", ""], "chapter is ''; allowed: table1, metrics, "),
     (execute, [str(ROOT), "quick", "table1.py"], "chapter is 'table1.py'; allowed: table1, metr"),
     (execute, [str(ROOT), "quick", "table1 drift"], "chapter is 'table1 drift'; allowed: table1, "),
@@ -343,9 +343,9 @@ HERE = [
     ("XDG_CACHE_HOME", "~nobody-here", "XDG_CACHE_HOME is '~nobody-here', and there is no such"),
 ]
 TARGETS = [
-    (["book", "PROFILE=Paper"], "PROFILE is Paper; allowed: paper, quick"),
-    (["book", "PROFILE=paper,quick"], "PROFILE is paper,quick; allowed: paper, quick"),
-    (["book", "PROFILE=quick-1"], "PROFILE is quick-1; allowed: paper, quick"),
+    (["book", "PROFILE=Paper"], "PROFILE is Paper; allowed: paper, sample, quick"),
+    (["book", "PROFILE=paper,quick"], "PROFILE is paper,quick; allowed: paper, sample, quick"),
+    (["book", "PROFILE=quick-1"], "PROFILE is quick-1; allowed: paper, sample, quick"),
     (["bench", "FULL=0"], "FULL is 0; allowed: 1"),
     (["bench", "FULL=no"], "FULL is no; allowed: 1"),
     (["notebooks", "PROFILE=quick"], "PROFILE is quick; allowed: paper"),
@@ -397,4 +397,4 @@ def test_a_bad_profile_in_the_environment_is_refused(profile, tmp_path):
     alone = {"PATH": os.environ["PATH"], "PROFILE": profile}
     done = subprocess.run(["make", "book"], cwd=tmp_path, capture_output=True, text=True, env=alone)
     assert done.returncode == 2
-    assert f"PROFILE is {profile}; allowed: paper, quick" in done.stderr
+    assert f"PROFILE is {profile}; allowed: paper, sample, quick" in done.stderr

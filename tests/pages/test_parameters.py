@@ -118,7 +118,7 @@ def test_every_chapter_refuses_unknown_names(chapter):
             ["-y", "sedes: [0]"],
             "ValueError: no parameter sedes; allowed: device, group, profile, results, seeds",
         ),
-        (["-p", "profile", "fast"], "ValueError: profile is 'fast'; allowed: paper, quick"),
+        (["-p", "profile", "fast"], "ValueError: profile is 'fast'; allowed: paper, sample, quick"),
         (
             ["-y", "seeds: .nan"],
             "ValueError: seeds is nan; allowed: a list of integers from 0 up, such as [0, 1]",

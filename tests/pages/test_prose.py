@@ -1,6 +1,7 @@
 """Prose that holds of the run that a page shows, or a banner."""
 
 import ast
+from itertools import pairwise
 from pathlib import Path
 
 import jupytext
@@ -49,7 +50,7 @@ def test_what_is_no_check_is_refused(words, condition, line):
 def checks(chapter):
     """The calls of `expect` of a chapter, and where the next prose begins."""
     cells = jupytext.read(ROOT / f"{chapter}.py").cells
-    for cell, after in zip(cells, cells[1:], strict=False):
+    for cell, after in pairwise(cells):
         if cell.cell_type == "code":
             for node in ast.walk(ast.parse(cell.source)):
                 if isinstance(node, ast.Call) and ast.unparse(node.func) == "expect":

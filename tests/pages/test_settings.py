@@ -8,7 +8,7 @@ from ginv.pages.settings import PROFILES, Profile, announce
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"profile": "fast"}, "profile is 'fast'; allowed: paper, quick"),
+        ({"profile": "fast"}, "profile is 'fast'; allowed: paper, sample, quick"),
         ({"group": "R8"}, "group is 'R8'; allowed: both, R4, T3"),
         ({"seeds": "0"}, "seeds is '0'; allowed: a list of integers from 0 up"),
         ({"seeds": [0, -1]}, "seeds is .*allowed"),
@@ -72,4 +72,4 @@ def test_a_table_has_a_row_for_each_run_and_metric(tiny, tmp_path, capsys):
 
 
 def test_fewer_images_are_a_fifth():
-    assert [Settings(name).fewer_images for name in PROFILES] == [10_000, 200]
+    assert [Settings(name).fewer_images for name in PROFILES] == [10_000, 1_000, 200]
