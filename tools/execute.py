@@ -28,8 +28,10 @@ import nbformat
 import papermill
 import torch
 import yaml
+from job_bar import JobBar
 from PIL import Image
 from sources import recorded, sources_hash
+from tqdm import tqdm
 
 from ginv.machine import chosen_folder
 from ginv.pages.settings import announce
@@ -93,6 +95,11 @@ def execute(script: Path, profile: str) -> None:
     _clean(notebook)
     write_whole(script.with_suffix(".ipynb"), f"{nbformat.writes(notebook)}\n")
     _note(script, profile, time.perf_counter() - start)
+
+
+def once_took(script: Path) -> float:
+    """Seconds of its recorded execution; those of a short one where there is none."""
+    return float(recorded(script).get("seconds", 30))
 
 
 def _versions() -> dict[str, str]:
@@ -251,16 +258,23 @@ def main() -> None:
         if unknown := [name for name in wanted if name not in known]:
             sys.exit(f"chapter is {unknown[0]!r}; allowed: {', '.join(known)}")
         print(announce(arguments.profile), flush=True)
-        for chapter in [page for name, page in known.items() if name in wanted]:
-            script = arguments.folder / f"{chapter}.py"
-            if arguments.stale and not arguments.chapters and is_up_to_date(script):
+        scripts = {
+            chapter: arguments.folder / f"{chapter}.py"
+            for name, chapter in known.items()
+            if name in wanted
+        }
+        if arguments.stale and not arguments.chapters:
+            for chapter in [each for each, script in scripts.items() if is_up_to_date(script)]:
                 print(f"{chapter} is up to date", flush=True)
-                renew_text(script)
-                continue
+                renew_text(scripts.pop(chapter))
+        os.environ["TQDM_DISABLE"] = "1"  # in the kernels: there is one bar for all
+        bar = JobBar({each: once_took(script) for each, script in scripts.items()})
+        for chapter, script in scripts.items():
             start = time.perf_counter()
-            print(chapter, flush=True)
-            execute(script, arguments.profile)
-            print(f"{chapter}: {time.perf_counter() - start:.0f} s", flush=True)
+            with bar.part(chapter):
+                execute(script, arguments.profile)
+            tqdm.write(f"{chapter}: {time.perf_counter() - start:.0f} s", file=sys.stdout)
+        bar.close()
     except papermill.PapermillExecutionError as error:
         sys.exit(f"{chapter} failed.{error}")
     except (ValueError, OSError) as error:

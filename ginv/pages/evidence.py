@@ -39,7 +39,7 @@ class Tables:
     """What the chapters saved: a row a network, a column a metric."""
 
     runs: pd.DataFrame  # group, method, seed
-    maps: pd.DataFrame  # the same, of the chapter on the measures
+    maps: pd.DataFrame  # the same, of the chapters on the measures and on SI
     drifted: pd.DataFrame  # group, method, seed, beta
     spectral: pd.DataFrame  # group, method, seed
     linear: pd.DataFrame  # group
@@ -48,15 +48,15 @@ class Tables:
     def read(cls, load: Callable[[str], pd.DataFrame], seeds: list[int]) -> "Tables":
         """From the saved tables in long form, of these seeds."""
 
-        def wide(name: str, *index: str) -> pd.DataFrame:
-            table = load(name)
+        def wide(names: str, *index: str) -> pd.DataFrame:
+            table = pd.concat([load(name) for name in names.split()])
             table = table[table.seed.isin(seeds)] if "seed" in table else table
             return table.pivot_table("value", [*index], "metric").sort_index()
 
         each = "group", "method", "seed"
         return cls(
             wide("table1", *each),
-            wide("metrics", *each),
+            wide("metrics trust", *each),
             wide("drift", *each, "beta"),
             wide("spectral", *each),
             wide("proposition", "group"),

@@ -55,11 +55,24 @@ def check_metrics(results):
     value = table.groupby(["method", "group", "metric"]).value.mean().unstack()
     wt, da, ir, shrunk = (value.loc[method] for method in ("WT", "DA", "IR", "DA / 100"))
     assert list(da.index) == list(shrunk.index) == ["R4", "T3"]
-    least = 1 / pd.Series({"R4": 4, "T3": 3})  # of SI, since pairs of a map with itself are in
     # In the last layer: one point under WT, and under DA no further apart than a class is
     assert (wt.distance_ratio < 1e-3).all()
     assert (ir.distance_ratio < da.distance_ratio).all()
     assert da.distance_ratio.between(0.2, 1.1).all()
+    # Shrunk logits fool LI and DI and not their companions
+    assert (shrunk.LI < 1e-3 * da.LI).all() and (shrunk.DI < 0.1 * da.DI).all()
+    for honest in ("relative_LI", "flip_rate", "SI", "orbit_over_sample_variance"):
+        assert (shrunk[honest] > 0.5 * da[honest]).all()  # of other images, hence the width
+
+
+def check_trust(results):
+    table = pd.read_csv(results / "trust-quick.csv")
+    assert list(table.columns) == ["group", "method", "seed", "metric", "value"]
+    assert table.value.notna().all()
+    value = table.groupby(["method", "group", "metric"]).value.mean().unstack()
+    wt, da = (value.loc[method] for method in ("WT", "DA"))
+    assert list(da.index) == ["R4", "T3"]
+    least = 1 / pd.Series({"R4": 4, "T3": 3})  # of SI, since pairs of a map with itself are in
     # SI: its ceiling, its floors, and the choices that it must not hang on
     assert (wt["SI (as in this book)"] > 0.999).all() and (wt["SI (before training)"] > 0.999).all()
     floor = da["SI floor (as in this book)"]
@@ -72,10 +85,6 @@ def check_metrics(results):
     trained = value.loc[["WT", "DA", "IR"]]
     assert trained["attribution error, 50 steps"].between(1e-6, 0.05).all()
     assert trained["attribution gap, 50 steps"].between(1e-8, 0.05).all()
-    # Shrunk logits fool LI and DI and not their companions
-    assert (shrunk.LI < 1e-3 * da.LI).all() and (shrunk.DI < 0.1 * da.DI).all()
-    for honest in ("relative_LI", "flip_rate", "SI", "orbit_over_sample_variance"):
-        assert (shrunk[honest] > 0.5 * da[honest]).all()  # of other images, hence the width
 
 
 def check_spectral_decay(results):
@@ -317,6 +326,7 @@ def check_scaling(results):
 CHECKS = {
     "book/table1": check_table1,
     "book/metrics": check_metrics,
+    "book/trust": check_trust,
     "book/drift": check_drift,
     "book/spectral_decay": check_spectral_decay,
     "book/claims": check_claims,
