@@ -505,7 +505,30 @@ handles = axis.get_legend_handles_labels()
 legend = figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="small")
 
 # %% [markdown]
-# *CAPTION*
+# *Three ways to become invariant. Solid, filled: units of a layer at $x$ with their partners at $gx$; dotted, open: with
+# themselves. The decay permutes its units and becomes invariant layer by layer; the penalty is invariant in the first
+# layer; augmentation has only half an orbit structure and gets there late. One network each.*
+
+
+# %%
+def in_layer(n):
+    """A row a network, of both groups."""
+    return partners.xs(n - 1, level="layer").unstack("group").reindex(columns=["R4", "T3"], level=1)
+
+
+# %%
+first, last = in_layer(1), in_layer(5)
+expect("the decay permutes its first layer", (first.partner > 0.98).loc["symmetry decay"])
+expect("the penalty is invariant in the first layer", first.itself.loc["IR"] > [0.8, 0.6])
+halves = first.partner.loc["DA"].between(0.4, 0.75) & (last.itself.loc["DA"] > 0.9)
+expect("augmentation has half of an orbit structure, and ends invariant", halves)
+
+# %% [markdown]
+# This is where the penalty's price comes from. IR is invariant from its first layer on, mostly by units that see no
+# difference between a digit and its turned copy; what is lost at the input is lost for good. The network with the decay
+# keeps everything: its first layer answers a turned digit in other units, and the layers above pool bit by bit until the
+# last is invariant. Augmentation lies between. Its first layer comes in orbits by half, and its last is invariant for most
+# images, on which the labels insist.
 
 # %% [markdown]
 # ## By outputs alone
