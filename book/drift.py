@@ -16,19 +16,10 @@
 # %% [markdown]
 # # Drift: when the data leave
 #
-# A network that is invariant on the images it was tested on may stop being so on others. Training shows it a few
-# orientations or positions of digits; nothing was said about anything else. This chapter lets the data leave, step by
-# step, from digits to garments, and watches what goes first: the invariance or the accuracy. It is Section 4.3 of
-# {cite}`moskalev2023genuine`.
-#
-# **What you will see**
-#
-# - What a drifted digit looks like, and what the paper leaves open about making one.
-# - Figure 4 of the paper: the error of invariance DI and the accuracy that is left, over the degree of drift.
-# - The same drift seen by measures that a network cannot please by shrinking its logits.
-# - Invariance and accuracy told apart: answers that are wrong, and answers that depend on the orientation.
-# - An ensemble of four augmented networks, which theory says is more invariant than its members.
-# - Whether accuracy before the drift foretells accuracy after it ("accuracy on the line").
+# A network trained on digits in all orientations has learned that the orientation does not matter.
+# Does it apply this to anything else? This page lets digits fade, step by step, into pictures of
+# clothes, and watches what goes first: the right answer, or the same answer in every orientation.
+# It is Section 4.3 of {cite}`moskalev2023genuine`.
 
 # %% {"tags": ["remove-cell"]}
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
@@ -51,7 +42,7 @@ if find_spec("ginv") is None:
     sys.path.insert(0, str(clone))
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
-# %% {"tags": ["parameters"]}
+# %% {"tags": ["hide-input", "parameters"]}
 # "paper" is the full experiment, "sample" the same on fewer test images, "quick" a look in minutes
 profile = "paper"  # @param ["paper", "sample", "quick"]
 group = "both"  # @param ["both", "R4", "T3"]
@@ -63,206 +54,192 @@ source = "MNIST"  # @param ["MNIST", "FashionMNIST"]
 # folder for the numbers of this page
 results = "results"  # @param {type: "string"}
 
-# %%
+# %% {"tags": ["hide-input"]}
 from dataclasses import replace
-from itertools import combinations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import HTML, Markdown
+from IPython.display import HTML
 
 import ginv
-
-# %%
 from ginv.data import CLASSES, DATASETS
 from ginv.machine import choose_device
-from ginv.pages import Settings, refuse_unknown
-from ginv.pages.figures import GROUP_NAMES, METHOD_STYLES, MethodStyle, show_table, use_style
+from ginv.measures import centre
+from ginv.pages import Settings, expect, refuse_unknown
+from ginv.pages.figures import (
+    GROUP_NAMES,
+    METHOD_STYLES,
+    draw_over_beta,
+    panel_grid,
+    show_answers,
+    show_table,
+    use_style,
+)
 from ginv.pages.stepper import stepper
+from ginv.recipe import GROUPS, METHODS
 
-# %%
 if source not in DATASETS:
     raise ValueError(f"source is {source!r}; allowed: {', '.join(DATASETS)}")
 target = next(name for name in DATASETS if name != source)
 refuse_unknown()  # a parameter by a wrong name
 settings = Settings(profile, group, seeds, device, results)
 where = choose_device(device)
-pairs = settings.fewer_images
 use_style()
 
 # %% {"tags": ["hide-input"]}
-images_of = f"{settings.test_images:,} test images"
-label = settings.label.replace(images_of, f"{pairs:,} pairs of images")
-Markdown(f"This page was run with {label}, from {source} to {target}.")
+pairs = settings.fewer_images
+first, second = (ginv.load_dataset(name).test for name in (source, target))
+partner = ginv.partners(first.labels[:pairs], second.labels, torch.Generator().manual_seed(0))
+ends = first.images[:pairs].to(where), second.images[partner].to(where)
+labels = first.labels[:pairs].to(where)
+ALL = [0.0, 0.05, *(beta / 10 for beta in range(1, 11))]
+BETAS = ALL if profile != "quick" else [0.0, 0.1, 0.3, 0.6, 1.0]
+
+# %% {"tags": ["hide-input"]}
+runs = [replace(run, dataset=source) for run in settings.runs()]
+networks = {name: {} for name in settings.groups}
+for run, result in ginv.train(runs, device=device).items():
+    networks[run.group][run.method, run.seed] = result.model.to(where)
+acting, seed = ginv.group_named(settings.groups[0]), settings.seeds[0]
+if len(settings.seeds) > 1:  # explained further down
+    for models in networks.values():
+        models["DA ensemble", seed] = ginv.Ensemble([models["DA", s] for s in settings.seeds])
+
+# %% {"mystnb": {"figure": {"name": "fig-strip"}, "image": {"alt": "A digit 6 fades into a shirt from left to right. Below each picture stand the answers of three networks in every orientation: those of the weight-tied and the regularised network are always alike, those of the augmented one differ from a drift of 0.1 on"}}, "tags": ["hide-input"]}
+steps = [beta for beta in BETAS if beta in (0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)]
+strip = torch.cat([ginv.blend(*(end[:1] for end in ends), beta) for beta in steps])
+answers = {
+    method: ginv.orbit_logits(networks[acting.name][method, seed], strip, acting).argmax(-1).T
+    for method in METHODS
+}
+show_answers(dict(zip(steps, strip[:, 0].cpu())), answers, labels[0].item())
 
 # %% [markdown]
-# ## What a drifted digit looks like
+# *The first digit of the test set turns into a shirt; $\beta$ is the share of the shirt. Below each
+# picture, what three networks call it in its four orientations: as it is, and turned by one, two
+# and three quarters. Right answers are bold, and a grey field marks answers that differ.
+# Weight-tying (WT) never contradicts itself. Invariance regularisation (IR) is wrong early, but
+# with one voice. Data augmentation (DA) calls one and the same picture 8, 5, 8 and 8.*
+
+# %%
+alike = {method: (each == each[:, :1]).all(1).tolist() for method, each in answers.items()}
+one_voice = all(alike["WT"]) and all(alike["IR"])
+expect("only DA contradicts itself, from 0.1 on", one_voice and alike["DA"] == [True] + [False] * 7)
+
+# %% [markdown]
+# One image proves nothing, and this one goes faster than most. The rest of the page asks 10,000.
 #
-# The paper mixes two data sets, with a degree of drift $\beta$ from 0 to 1:
+# ## A digit becomes a garment
+#
+# The paper lets the data of one set drift to those of another by a degree $\beta$ from 0 to 1:
 #
 # $$ \mathcal{D}_{1 \to 2}(\beta) = (1 - \beta) \, \mathcal{D}_1 + \beta \, \mathcal{D}_2 . $$
 #
-# It does not say whether images are blended or whether a share $\beta$ of them is exchanged; nor which image is blended
-# with which, before or after which normalisation. We blend, since exchanged images would leave each network's answers to
-# digits as they are: DI would lie on the straight line between its two ends. Accuracy needs a label, and only with images
-# of the *same class number* do both ends of a blend have the same one: a 2 with a garment of class 2, a pullover
-# {cite}`xiao2017`. So for each of the first test images of $\mathcal{D}_1$ we draw an image of its class from
-# $\mathcal{D}_2$, each at most once.
+# We read this as a blend of images, a pixel at a time:
 
 # %%
-first, second = (ginv.load_dataset(name).test for name in (source, target))
-labels = first.labels[:pairs]
-partner = ginv.partners(labels, second.labels, torch.Generator().manual_seed(0))
-assert torch.equal(second.labels[partner], labels) and len(partner.unique()) == pairs
-ends = first.images[:pairs].to(where), second.images[partner].to(where)
-labels = labels.to(where)
-
-
-# %%
-def drifted(beta):
-    """(1 - beta) x1 + beta x2 of all pairs."""
-    return ginv.blend(*ends, beta)
-
+beta, (digits, garments) = 0.3, ends
+drifted = (1 - beta) * digits + beta * garments
+torch.testing.assert_close(drifted, ginv.blend(digits, garments, beta))
 
 # %% [markdown]
-# The degrees of drift are denser near 0, since the paper says that invariance fails "even under a slight degree" of it.
+# The paper leaves open which image is blended with which, and whether images are blended at all:
+# one could also exchange a share $\beta$ of them. Then no network would see any image but digits
+# and garments, and DI and accuracy would run in a straight line from one end to the other. To speak
+# of accuracy, a blend needs one label, so both of its images must have the same class number: a 2
+# fades into a garment of class 2, a pullover {cite}`xiao2017`. Each garment serves once.
 
 # %%
-BETAS = [0.0, 0.05, *(beta / 10 for beta in range(1, 11))]
-if profile == "quick":
-    BETAS = [0.0, 0.1, 0.3, 0.6, 1.0]
-
-# %%
-SHOWN = (0, 2, 7)  # the first pair of each of these classes
-chosen = torch.stack([(labels == wanted).int().argmax() for wanted in SHOWN])
-strips = torch.stack([drifted(beta)[chosen, 0] for beta in BETAS], 1).cpu()
-
-# %% {"mystnb": {"figure": {"caption": "Drift of one image of each of three classes. The number above is the degree of drift.", "name": "fig-strip"}, "image": {"alt": "Three rows of pictures; in each a digit and a garment of the same class number fade into each other from left to right"}}}
-figure, axes = plt.subplots(3, len(BETAS), figsize=(8.5, 2.5))
-for row, strip in zip(axes, strips):
-    for axis, beta, image in zip(row, BETAS, strip):
-        axis.imshow(image, cmap="gray_r", vmin=strip.min(), vmax=strip.max())
-        axis.axis("off")
-        axes[0, BETAS.index(beta)].set_title(f"{beta:g}", fontsize="small")
+assert torch.equal(second.labels[partner], first.labels[:pairs])
+assert len(partner.unique()) == pairs
 
 # %% [markdown]
-# Each data set was normalised before the mixing, with the mean and deviation of its own training images, as the
-# networks know their input. A mixture keeps the mean, 0, but not the deviation, since light and dark of two images do
-# not coincide:
+# Turning commutes with blending, if both images are turned alike. A blend thus has an orbit like
+# any image, and a network that is invariant everywhere is invariant on blends:
 
 # %%
-contrast = pd.Series({beta: drifted(beta).std().item() for beta in BETAS})
-Markdown(
-    f"The deviation of the pixels falls from {contrast[0.0]:.2f} to "
-    f"{contrast.min():.2f} at $\\beta$ = {contrast.idxmin():g}."
-)
+turned = [acting.act(1, end) for end in ends]
+assert torch.equal(ginv.blend(*turned, beta), acting.act(1, ginv.blend(*ends, beta)))
 
 # %% [markdown]
-# So a blend is paler than either of its images, and paler images tend to have smaller logits. That matters for measures
-# that depend on their size. Both images of a pair are turned alike, so turning the mixture or mixing the turned is the
-# same:
+# Each set was normalised before, with its own mean and deviation. A blend keeps the mean, 0, but is
+# paler than either image, since light and dark seldom coincide. This will matter below.
 
 # %%
-acting = ginv.group_named(settings.groups[0])
-turned = ginv.blend(*(acting.act(1, end[:9]) for end in ends), 0.3)
-assert torch.equal(turned, acting.act(1, drifted(0.3)[:9]))
+half = ginv.blend(*ends, 0.5)
+expect("the deviation of the pixels falls from 1 to 0.8", abs(half.std().item() - 0.81) < 0.03)
 
 # %% [markdown]
-# ## Who drifts
+# At $\beta$ = 0.5 the standard deviation of the pixels is down from 1 to 0.8.
 #
-# The networks are those of [Table 1: three ways to invariance](table1.ipynb): weight-tied (WT), trained on augmented
-# data (DA), and regularised (IR). With `source = "FashionMNIST"` they are trained on garments and keep the $\nu$ that
-# was tuned on digits.
-
-# %%
-runs = [replace(run, dataset=source) for run in settings.runs()]
-trained = ginv.train(runs, device=device)
-networks = {name: {} for name in settings.groups}
-for run, result in trained.items():
-    networks[run.group][run.method, run.seed] = result.model.to(where)
-
-# %% [markdown]
-# One guest joins them: an ensemble of the DA networks; `ginv.Ensemble` is the mean of the logits of its members. Gerken
-# and Kessel {cite}`gerken2024` prove, for infinitely wide networks, that the mean over infinitely many of them is
-# invariant everywhere, on the data and off it, if each was trained on the whole orbits, while its members need not be.
-# Four are few, and 128 units narrow. In the saved numbers it has the first seed's, and it is missing where there is one
-# seed only.
-
-# %%
-for models in networks.values():
-    members = [models["DA", seed] for seed in settings.seeds]
-    if len(members) > 1:
-        models["DA ensemble", settings.seeds[0]] = ginv.Ensemble(members)
-
-# %%
-look = MethodStyle(METHOD_STYLES["DA"].colour, "D", ":")
-STYLES = METHOD_STYLES | {"DA ensemble": look}
-if len(settings.seeds) == 1:
-    del STYLES["DA ensemble"]
-
-
-# %% [markdown]
-# ## Measuring
+# ## Figure 4
 #
-# The measures are those of [What the network looks at](metrics.ipynb), over the whole orbit of each mixture. Besides
-# their means over the images we keep two shares: of images named right in every orientation, and of images given the
-# *same wrong* class in every orientation. The rest are given different classes. `relative_LI_right` is the relative LI
-# of the first share alone.
+# The networks are those of [Table 1: three ways to invariance](table1.ipynb). Each of them sees
+# each blend in every orientation. Here is one of them, trained with augmentation, at $\beta$ = 0.3:
+
+# %%
+model = networks[acting.name]["DA", seed].eval()
+with torch.no_grad():
+    logits = torch.stack([model(acting.act(g, drifted)) for g in acting.elements])
+there = ginv.orbit_logits(model, ginv.blend(*ends, beta), acting)
+torch.testing.assert_close(logits, there, atol=1e-3, rtol=1e-4)
+
+# %% [markdown]
+# From these logits, one row per orientation, everything on this page is computed. The paper plots
+# two numbers: DI, how far the predicted probabilities disagree over an orbit, in nats
+# ([How invariance is measured](metrics.ipynb)), and the accuracy over all orientations, as a share
+# of what it was without drift.
+
+# %%
+log_p = logits.double().log_softmax(-1)
+DI = (log_p.exp() * (log_p - log_p.mean(0))).sum(-1).mean()  # the mean is over the orbit
+accuracy = 100 * (logits.argmax(-1) == labels).double().mean()
+torch.testing.assert_close(DI, ginv.distribution_invariance(logits).mean())
+assert abs(accuracy - ginv.accuracy(logits, labels).mean()) < 1e-3
+
+
+# %% [markdown]
+# Of each network at each degree of drift we take a few more numbers, which the sections below
+# explain.
 
 
 # %%
 def of_logits(logits):
-    """Means over the images of logits `[G, n, C]`."""
-    accuracy = ginv.accuracy(logits, labels)
-    flips = ginv.flip_rate(logits)
-    centred = logits - logits.mean(-1, keepdim=True)
-    by_image = {
-        "accuracy": accuracy,
+    """A number for each blend, from its logits in all orientations."""
+    right, flips = ginv.accuracy(logits, labels), ginv.flip_rate(logits)
+    return {
+        "accuracy": right,
         "DI": ginv.distribution_invariance(logits),
         "JS": ginv.jensen_shannon(logits),
         "LI": ginv.logit_invariance(logits),
         "relative_LI": ginv.relative_logit_invariance(logits),
         "flip_rate": flips,
-        "logit_norm": centred.square().sum(-1).mean(0).sqrt(),
-        "all_right": (accuracy == 100).float(),
-        "same_wrong": ((accuracy == 0) & (flips == 0)).float(),
+        "all_right": (right == 100).double(),
+        "same_wrong": ((right == 0) & (flips == 0)).double(),
+        "logit_norm": centre(logits).square().sum(-1).mean(0).sqrt(),
     }
-    means = {name: value.mean().item() for name, value in by_image.items()}
-    steady = by_image["relative_LI"][accuracy == 100].mean()
-    means["relative_LI_right"] = steady.item()
-    within = centred.var(0, correction=0).sum(-1).mean()
-    between = centred.mean(0).var(0, correction=0).sum()
-    return means | {"orbit_over_sample": (within / between).item()}
 
 
-# %% [markdown]
-# Saliency (SI) and sensitivity ($\sigma_{\max}(J)$, the largest singular value of the Jacobian of the logits) need
-# gradients and are taken on a small part of the pairs, in all orientations. Integrated gradients are linear in the
-# network. So those of an ensemble are the mean of its members', which is faster than asking captum for the whole:
+# %% {"tags": ["hide-input"]}
+def of_variances(logits, values):
+    """Numbers for all blends together."""
+    within = centre(logits).var(0, correction=0).sum(-1).mean()
+    between = centre(logits).mean(0).var(0, correction=0).sum()
+    steady = values["relative_LI"][values["accuracy"] == 100].mean()
+    return {"orbit_over_sample": (within / between).item(), "relative_LI_right": steady.item()}
 
 
-# %%
 def attribute(model, images, labels):
+    """Integrated gradients are linear in the network: of an ensemble, the mean of its members'."""
     members = getattr(model, "members", [model])
     return sum(ginv.integrated_gradients(each, images, labels) for each in members) / len(members)
 
 
-# %%
-if len(settings.seeds) > 1:
-    ensemble = networks[acting.name]["DA ensemble", settings.seeds[0]]
-    some = drifted(0.3)[:5], labels[:5]
-    by_captum = ginv.integrated_gradients(ensemble, *some)
-    torch.testing.assert_close(attribute(ensemble, *some), by_captum, atol=1e-4, rtol=1e-3)
-
-
-# %%
-few = min(pairs, max(50, pairs // 50))
-
-
+# %% {"tags": ["hide-input"]}
 def of_gradients(model, acting, images):
-    """SI and sigma_max over the orbits of the first images, averaged."""
+    """SI and sensitivity need gradients: over the orbits of the first images."""
+    few = min(pairs, max(50, pairs // 50))
     maps = ginv.orbit_maps(model, images[:few], labels[:few], acting, attribute=attribute)
     orbit = acting.orbit(images[:few]).flatten(0, 1)
     return {
@@ -273,469 +250,400 @@ def of_gradients(model, acting, images):
 
 
 # %%
-def measure(name, beta):
-    """Every measure of every network of a group at one degree of drift."""
-    acting, images = ginv.group_named(name), drifted(beta)
-    for (method, seed), model in networks[name].items():
-        values = of_logits(ginv.orbit_logits(model, images, acting))
-        values |= of_gradients(model, acting, images)
-        for metric, value in values.items():
-            yield name, method, seed, beta, metric, value
+def measure(model, acting, beta):
+    """The means over all blends."""
+    images = ginv.blend(*ends, beta)
+    logits = ginv.orbit_logits(model, images, acting)
+    values = of_logits(logits)
+    means = {metric: value.mean().item() for metric, value in values.items()}
+    return means | of_variances(logits, values) | of_gradients(model, acting, images)
 
 
 # %%
-columns = ["group", "method", "seed", "beta", "metric", "value"]
-rows = [row for name in networks for beta in BETAS for row in measure(name, beta)]
-table = pd.DataFrame(rows, columns=columns)
-by_run = table.pivot(index=columns[:4], columns="metric", values="value")
-at_start = by_run.xs(0.0, level="beta").reindex(by_run.droplevel("beta").index)
-by_run["accuracy_ratio"] = by_run.accuracy / at_start.accuracy.values
+by_run = {
+    (name, *key, beta): measure(model, ginv.group_named(name), beta)
+    for name, models in networks.items()
+    for beta in BETAS
+    for key, model in models.items()
+}
+columns = ["group", "method", "seed", "beta"]
+by_run = pd.DataFrame(by_run).T.rename_axis(columns).sort_index()
+
+# %%
+accuracies = by_run.accuracy.unstack("beta")
+by_run["accuracy_ratio"] = accuracies.div(accuracies[0.0], axis=0).stack()
 means = by_run.groupby(["group", "method", "beta"]).mean()
-over_seeds = by_run.groupby(["group", "method", "beta"]).std()
 
+
+def curve(metric, method="DA"):
+    """Means over the seeds, a row per group and a column per beta; empty what was not run."""
+    wide = means[metric].unstack(["method", "beta"])
+    return wide.reindex(GROUPS, columns=pd.MultiIndex.from_product([[method], ALL]))[method]
+
+
+# %% {"mystnb": {"figure": {"name": "fig-4"}, "image": {"alt": "For each group two panels over the degree of drift, a line per method. Above, the accuracy that is left, which falls for all methods; below, DI, which rises for data augmentation alone"}}, "tags": ["hide-input"]}
+figure, axes = panel_grid(settings, 2, len(networks), 5, sharey="row")
+for name, (above, below) in zip(networks, axes.T):
+    draw_over_beta(above, by_run.accuracy_ratio[name])
+    draw_over_beta(below, by_run.DI[name])
+    above.axhline(100 / CLASSES / means.accuracy[name, "WT", 0], ls=":", color="black")
+    above.set(title=GROUP_NAMES[name], ylim=(0, 1.05))
+    below.set(xlabel="degree of drift β")
+axes[0, 0].set_ylabel("share of accuracy left")
+axes[1, 0].set_ylabel("DI (nats)")
+handles = below.get_legend_handles_labels()
+legend = figure.legend(*handles, loc="outside lower center", ncols=3)
 
 # %% [markdown]
-# ## Figure 4
-#
-# DI, in nats, on the left axis; on the right the accuracy that is left, $\mathrm{Acc}(\beta) / \mathrm{Acc}(0)$.
-
+# *Paper Fig. 4. Under drift all methods lose accuracy, but only data augmentation loses its
+# invariance. Above: accuracy over accuracy without drift; dotted, guessing. Below: the error of
+# invariance DI, whose lines for WT and IR lie on the axis. Means over four seeds in bands of one
+# standard deviation.*
 
 # %%
-def grid(rows, height, **options):
-    """A row of panels per entry; says so where it is not the paper's run."""
-    figure, axes = plt.subplots(*rows, figsize=(8.5, height), sharex=True, squeeze=False, **options)
-    if profile != "paper":
-        figure.suptitle(label, fontsize="small", color="grey")
-    return figure, axes
-
-
-def draw(axis, name, metric, **options):
-    """A line per method, and a band of one deviation over the seeds."""
-    for method, style in STYLES.items():
-        mean, sd = means[metric][name, method], over_seeds[metric]
-        sd, colour = sd[name, method].fillna(0), style.colour
-        look = dict(marker=style.marker, color=colour, ms=4, label=method)
-        axis.plot(mean.index, mean, style.line, **look | options)
-        band = mean - sd, mean + sd
-        axis.fill_between(mean.index, *band, color=colour, alpha=0.15, lw=0)
-
-
-# %% {"mystnb": {"figure": {"caption": "Figure 4 of the paper. Filled markers, left axis: DI, 0 for an invariant network. Open markers and thin lines, right axis: accuracy over accuracy without drift. Means over the seeds, bands of one standard deviation. The dotted line is what guessing among nine classes would leave to WT. DI of WT is 0 by construction, and where IR hides its line so is that of IR; the ensemble is one network and has no band.", "name": "fig-4"}, "image": {"alt": "For each group, DI and accuracy ratio against degree of drift, a line per method and quantity"}}}
-figure, axes = grid((1, len(networks)), 4)
-for axis, name in zip(axes.flat, networks):
-    right = axis.twinx()
-    draw(axis, name, "DI")
-    draw(right, name, "accuracy_ratio", mfc="white", lw=0.8)
-    chance = 100 / CLASSES / means.accuracy[name, "WT", 0]
-    right.axhline(chance, ls=":", lw=1, color="black")
-    right.set(ylim=(0, 1.05), ylabel="accuracy ratio")
-    right.grid(False)
-    axis.set(title=GROUP_NAMES[name], xlabel="degree of drift β")
-    axis.set(ylabel="DI (nats)")
-handles = axis.get_legend_handles_labels()
-legend = figure.legend(*handles, loc="outside lower center", ncols=4)
+most = pd.DataFrame({method: curve("DI", method).max(axis=1) for method in METHODS})
+near = np.isclose(most, [[0, 2.17, 0.0017], [0, 0.98, 0.0053]], rtol=0.1, atol=1e-9)
+expect("DI comes to 2.2 and 1.0 for DA, to 0.002 and 0.005 for IR, to 0 for WT", near)
 
 # %% [markdown]
-# The same by hand, for a reader in a browser, with one of the pairs above and what the networks call it.
+# The lower half is what the paper says. DI of DA climbs from 0.30 to 2.2 nats for rotations and
+# from 0.09 to 1.0 for translations. That of IR never exceeds 0.005, and that of WT is rounding.
+#
+# The upper half, too. The paper finds that WT sustains a higher accuracy than DA, and that IR does
+# so for T3 but not for R4. We average the share of the accuracy that is left over the degrees up to
+# 0.7. Beyond, not every method is right twice as often as by guessing; and there is no reason why a
+# pullover should be called a 2 in the first place.
+
+# %%
+useful = [beta for beta in BETAS if 0 < beta <= 0.7]
+kept = 100 * by_run.accuracy_ratio.unstack("beta")[useful].mean(axis=1).unstack("method")
+lead = kept[["WT", "IR"]].sub(kept.DA, axis=0).groupby("group")
+lead, margin = lead.mean().reindex(GROUPS), 2 * lead.sem().reindex(GROUPS)
+near = np.isclose(lead, [[8.5, -8.6], [1.9, 3.4]], atol=0.15) & (lead.abs() > margin)
+expect("WT is 8.5 and 1.9 points ahead of DA, IR 8.6 behind and 3.4 ahead", near)
+
+# %% [markdown]
+# Compared with DA, WT keeps 8.5 points more for rotations and 1.9 more for translations. IR keeps
+# 8.6 fewer for rotations and 3.4 more for translations. Each of these is more than twice its
+# standard error over the seeds, that of WT for T3 only just. Both halves of the paper's figure are
+# confirmed.
+#
+# Move the slider to see what one network of each method calls the picture on the way.
+
+# %% {"tags": ["hide-input"]}
+SHOWN = (6, 2, 4)  # the first pair of each of these classes
+ARROWS = {"R4": "↑←↓→", "T3": "•→←"}
+chosen = torch.stack([(labels == wanted).int().argmax() for wanted in SHOWN])
+strips = torch.stack([ginv.blend(*ends, beta)[chosen] for beta in BETAS], 1)
+faded = strips.flatten(0, 1)
 
 
 # %% {"tags": ["hide-input"]}
 def by_hand(name):
     """Answers to the pairs that are shown, and means over all pairs."""
-    acting, images = ginv.group_named(name), strips.flatten(0, 1)[:, None].to(where)
     cells = {}
     for method in METHOD_STYLES:
         model = networks[name][method, settings.seeds[0]]
-        answers = ginv.orbit_logits(model, images, acting).argmax(-1)
-        cells["answers", method] = [" ".join(map(str, a)) for a in answers.T.tolist()]
+        found = ginv.orbit_logits(model, faded, ginv.group_named(name)).argmax(-1).T.tolist()
+        texts = [" ".join(f"{a}{n}" for a, n in zip(ARROWS[name], each)) for each in found]
+        cells["answers", method] = texts
         for title, metric in {"accuracy (%)": "accuracy", "DI (nats)": "DI"}.items():
-            values = means[metric][name, method].loc[BETAS].tolist()
-            cells[title, method] = values * len(SHOWN)
+            cells[title, method] = means[metric][name, method].loc[BETAS].tolist() * len(SHOWN)
     levels = {"group": [name], "class": SHOWN, "drift β": [f"{b:g}" for b in BETAS]}
-    index = pd.MultiIndex.from_product(levels.values(), names=levels)
-    return pd.DataFrame(cells, index)
+    return pd.DataFrame(cells, pd.MultiIndex.from_product(levels.values(), names=levels))
 
 
 # %% {"tags": ["hide-input"]}
-low, high = strips.amin((1, 2, 3)), strips.amax((1, 2, 3))
-ink = (strips - low[:, None, None, None]) / (high - low)[:, None, None, None]
-pictures = [*(1 - ink).flatten(0, 1)[..., None].expand(-1, -1, -1, 3)] * len(networks)
+low, high = strips.amin((1, 2, 3, 4), True), strips.amax((1, 2, 3, 4), True)
+ink = 1 - ((strips - low) / (high - low)).flatten(0, 1)[:, 0, ..., None]
+pictures = [*ink.expand(-1, -1, -1, 3)] * len(networks)
 caption = (
-    "Accuracy and DI are means over all pairs and seeds, as in the figure above; the answers are those of the first seed's networks to the "
-    "picture shown, one for each of its orientations."
+    "Answers to the picture in each orientation. For R4 the arrow is where its top points; for T3 "
+    "• stands for the picture in its place, → and ← for its shifts. Accuracy and DI are means over "
+    "all pairs and seeds."
 )
-formats = {"answers": "{}", "accuracy (%)": "{:.1f}", "DI (nats)": "{:.3f}"}
+formats = {"answers": "\u2002{}\u2002", "accuracy (%)": "{:.1f}", "DI (nats)": "{:.3f}"}
 HTML(stepper(pd.concat(map(by_hand, networks)), pictures, caption, formats))
 
-# %%
-shown = [beta for beta in (0.0, 0.05, 0.1, 0.3, 0.6, 1.0) if beta in BETAS]
-both = means[["DI", "accuracy", "accuracy_ratio"]].unstack("beta")
-both = both.loc[:, pd.IndexSlice[:, shown]]
-show_table(both.rename(columns="{:g}".format, level="beta"), label, 2)
-
 # %% [markdown]
-# The paper reads its figure so: the invariance that DA learned "deteriorates rapidly, even under a slight degree of
-# data drift", while WT and IR "maintain low invariance error even under substantial distribution drift". How slight is
-# slight? The paper does not say, so here is all of it: how many times as large the errors of DA are at each of the first
-# degrees of drift, and how much of the accuracy is left there.
-
-# %%
-SLIGHT = [0.05, 0.1, 0.2, 0.3]
-growth = means.DI / means.DI.xs(0.0, level="beta")
-worst = means.DI.groupby(["group", "method"]).max()
-errors = means.xs("DA", level="method")[["DI", "relative_LI", "flip_rate"]]
-times = errors / errors.xs(0.0, level="beta")
-times["accuracy_ratio"] = means.accuracy_ratio.xs("DA", level="method")
-times = times.stack().unstack("beta")[[beta for beta in SLIGHT if beta in BETAS]]
-times.columns = [f"β = {beta:g}" for beta in times]
-show_table(times, f"DA: errors in multiples of those without drift; {label}", 2)
-
-
-# %% {"tags": ["hide-input"]}
-def figure_4(name):
-    da, left = growth[name, "DA"], means.accuracy_ratio[name, "DA"]
-    doubled = da.index[da >= 2]
-    when = (
-        f"has doubled at β = {doubled[0]:g}, where {left[doubled[0]]:.0%} of the accuracy is left"
-        if len(doubled)
-        else "has not doubled at any degree of drift"
-    )
-    peak = means.DI[name, "IR"].idxmax()
-    return (
-        f"- **{GROUP_NAMES[name]}.** A drift of 0.1 changes DI of DA by a factor of {da[0.1]:.1f} and leaves "
-        f"{left[0.1]:.0%} of the accuracy. (On the straight line between the ends, as if images were exchanged, it would "
-        f"be a factor of {1 + 0.1 * (da[1.0] - 1):.1f}.) DI {when}. At worst it is {worst[name, 'DA']:.2f} nats, {da.max():.0f} times the "
-        f"{means.DI[name, 'DA', 0.0]:.2f} without drift. The largest DI of WT is {worst[name, 'WT']:.0e}; that of IR is "
-        f"{worst[name, 'IR']:.3f}, at β = {peak:g}, and {growth[name, 'IR'].max():.0f} times its {means.DI[name, 'IR', 0.0]:.4f} without drift."
-    )
-
-
-Markdown("\n".join(figure_4(name) for name in networks))
-
-# %% [markdown]
-# The second reading is about accuracy: WT "sustain[s] higher classification accuracy under the distribution shifts",
-# and so does IR for T3 but not for R4. Towards $\beta$ = 1 the question loses its sense, since there is no reason why a
-# garment of class 2 should be named a 2. The paper speaks of accuracy and plots the ratio; we take the
-# ratio, and compare it with that of DA, averaged over the degrees of
-# drift at which each method is still right more than twice as often as by guessing.
-
-# %%
-accuracies = means.accuracy.unstack("method")[list(METHOD_STYLES)]
-useful = (accuracies > 200 / CLASSES).all(axis=1).groupby("beta").all()
-useful = [beta for beta in BETAS if beta > 0 and useful[beta]] or BETAS[1:2]
-kept = 100 * by_run.accuracy_ratio.unstack("beta")[useful]
-kept["mean"] = kept.mean(axis=1)
-
-
-# %%
-def ahead(name, method):
-    """Points of accuracy ratio more than DA, by beta, and twice the error."""
-    one, da = kept.loc[name, method], kept.loc[name, "DA"]
-    variance = (one.var() + da.var()).fillna(0) / len(settings.seeds)
-    return one.mean() - da.mean(), 2 * variance**0.5
-
-
-# %% {"tags": ["hide-input"]}
-def against_da(name):
-    parts = []
-    for method in ("WT", "IR"):
-        difference, margin = ahead(name, method)
-        clear = {"ahead": difference > margin, "behind": difference < -margin}
-        for word, where_so in clear.items():
-            betas = [f"{beta:g}" for beta in useful if where_so[beta]]
-            clear[word] = f"at β = {', '.join(betas)}" if betas else "nowhere"
-        error = f" ± {margin['mean']:.1f}" if len(settings.seeds) > 1 else ""
-        parts.append(
-            f"{method} {difference['mean']:+.1f}{error} (ahead {clear['ahead']}; behind {clear['behind']})"
-        )
-    return f"- **{GROUP_NAMES[name]}.** {'; '.join(parts)}."
-
-
-Markdown(
-    f"Points of accuracy ratio ahead of DA, averaged over the degrees of drift run, up to β = {max(useful):g}, with twice the standard error over "
-    "the seeds, which is also the least that counts as ahead or behind (with a single seed any difference counts):\n\n"
-    + "\n".join(against_da(name) for name in networks)
-)
-
-# %% [markdown]
-# ## Is it only the scale?
+# ## How slight is slight?
 #
-# DI and LI go to 0 when the logits do. Off the data that size is nobody's concern: it may grow or
-# shrink with $\beta$, at its own rate for each method, and the penalty of IR has pressed it down from the start
-# ([What the network looks at](metrics.ipynb)). So a low DI under drift may say that IR is invariant, or that it has
-# little to say. Here are the measures that depend on scale, beside the scale itself; JS is bounded, but does depend on
-# it:
+# The paper says that the invariance of DA deteriorates "rapidly, even under a slight degree of data
+# drift", that it "instantly fails", and that this is a problem "even if accuracy is sustained". It
+# gives no $\beta$. Here is the beginning of the curve, with the accuracy turned into what can be
+# compared with DI: the share of wrong answers. Each line is divided by its value without drift.
 
-# %%
-PANELS = {
-    "LI": "LI",
-    "JS": "JS (nats)",
-    "logit_norm": "norm of logits",
-    "sigma_max": r"$\sigma_{\max}(J)$",
-}
-
-
-def draw_panels(panels):
-    figure, axes = grid((len(networks), len(panels)), 2.3 * len(networks) + 0.4)
-    for name, row in zip(networks, axes):
-        for axis, (metric, title) in zip(row, panels.items()):
-            draw(axis, name, metric)
-            axis.set_title(title, fontsize="medium")
-        row[0].set_ylabel(GROUP_NAMES[name])
-    handles = row[0].get_legend_handles_labels()
-    for axis in row:
-        axis.set_xlabel("degree of drift β")
-    figure.legend(*handles, loc="outside lower center", ncols=4)
-    return axes
-
-
-# %% {"mystnb": {"figure": {"caption": "Measures that depend on the size of the logits, that size, and the sensitivity to the input, over the degree of drift. LI is on a logarithmic axis, below which WT lies; its JS is 0.", "name": "fig-scaled"}, "image": {"alt": "For each group four panels over the degree of drift, a line per method: LI, JS, norm of the logits and largest singular value of the Jacobian"}}}
-for row in draw_panels(PANELS):
-    for axis in row[1:]:
-        axis.set_ylim(bottom=0)
-    least = means.LI.drop("WT", level="method").min()
-    row[0].set(yscale="log", ylim=(least / 2, None))
+# %% {"mystnb": {"figure": {"name": "fig-slight"}, "image": {"alt": "Two panels, for degrees of drift from 0 to 0.3: DI, flips and wrong answers of data augmentation in multiples of their values without drift. All are near 1 up to 0.1; by 0.3 they are at 3 to 6, wrong answers highest"}}, "tags": ["hide-input"]}
+errors = {"wrong answers": 100 - means.accuracy, "flip rate": means.flip_rate, "DI": means.DI}
+errors = pd.DataFrame(errors).xs("DA", level="method")
+times = errors / errors.xs(0.0, level="beta")
+figure, axes = panel_grid(settings, 1, len(networks), 2.7, sharey=True)
+for name, axis in zip(networks, axes.flat):
+    for error, look in zip(times, ("s:", "^--", "o-")):
+        line = times[error][name].loc[:0.3]
+        axis.plot(
+            line.index, line, look, color=METHOD_STYLES["DA"].colour, mfc="white", label=error
+        )
+    axis.axhline(2, color="black", lw=0.8)
+    axis.set(title=GROUP_NAMES[name], xlabel="degree of drift β", ylim=(0, None))
+axes[0, 0].set_ylabel("multiple of its value\nwithout drift")
+legend = axes[0, 0].legend(loc="upper left", fontsize="small")
 
 # %% [markdown]
-# And here those that are blind to a common factor of the logits: the relative LI, from 0 to 1; the share of pairs of
-# orientations that are given different classes; SI, whose floor is one over the number of orientations; and how far
-# apart the logits of an orbit are, in units of how far apart those of different images are. The last is there because a
-# relative LI can be fooled in its own way: by logits that are large and alike for all images.
-
-# %% {"mystnb": {"figure": {"caption": "Measures that do not depend on the size of the logits. For SI higher is more invariant, for the others lower; filled markers are SI over all pairs, whose floor is dotted, open ones over distinct pairs. WT, invariant up to rounding, lies below the two logarithmic axes; its flip rate is 0.", "name": "fig-scale-free"}, "image": {"alt": "For each group four panels over the degree of drift, a line per method: relative LI, flip rate, SI and orbit over sample variance"}}}
-PANELS = {
-    "relative_LI": "relative LI",
-    "flip_rate": "flip rate",
-    "SI": "SI",
-    "orbit_over_sample": "orbit / sample variance",
-}
-for name, row in zip(networks, draw_panels(PANELS)):
-    draw(row[2], name, "SI_distinct", mfc="white", lw=0.8)
-    row[2].axhline(1 / ginv.group_named(name).order, ls=":", color="black")
-    row[2].set_ylim(0, 1.05)
-    for axis, metric in ((row[0], "relative_LI"), (row[3], "orbit_over_sample")):
-        least = means[metric].drop("WT", level="method").min()
-        axis.set(yscale="log", ylim=(least / 2, None))
-
+# *Data augmentation at the beginning of the drift: invariance and accuracy go together. Up to
+# $\beta$ = 0.1 hardly anything happens; then the wrong answers multiply faster than DI. The line
+# marks twice the value without drift. The flip rate is the share of pairs of orientations named
+# differently.*
 
 # %% {"tags": ["hide-input"]}
-def paler(name):
-    da = means.loc[name, "DA"]
-    least = da.LI.idxmin()
-    text = (
-        f"LI of DA is smallest at β = {least:g}: {da.LI[least]:.1f}, against {da.LI[0.0]:.1f} without drift. At that β relative LI is "
-        f"{da.relative_LI[least]:.3f} against {da.relative_LI[0.0]:.3f}, and the flip rate {da.flip_rate[least]:.1%} against {da.flip_rate[0.0]:.1%}."
-        if least
-        else f"LI of DA is smallest without drift: {da.LI[0.0]:.1f}."
-    )
-    mistaken = least and da.relative_LI[least] > da.relative_LI[0.0]
-    return f"- **{GROUP_NAMES[name]}.** {text}" + (
-        " LI takes smaller logits for better invariance." if mistaken else ""
-    )
-
-
-Markdown("\n".join(paler(name) for name in networks))
-
-# %% [markdown]
-# Does "IR maintains a low invariance error" survive without scale? We ask the same question of each measure: is IR, at
-# every degree of drift, below what DA has without any?
+slight = [0.0, 0.1, 0.2, 0.3]
+found = {"right (%)": curve("accuracy")[slight].T, "DI (nats)": curve("DI")[slight].T}
+found = pd.concat(found, axis=1).swaplevel(axis=1)[list(settings.groups)]
+found.index = ["no drift", "β = 0.1", "β = 0.2", "β = 0.3"]
+digits_of = {column: "{:.1f}" if "right" in column[1] else "{:.2f}" for column in found}
+show_table(found, "DA: accuracy over the orbit, and DI").format(digits_of, na_rep="–")
 
 # %%
-HONEST = ["relative_LI", "flip_rate", "orbit_over_sample"]
-ERRORS = ["DI", "JS", "LI", *HONEST]
-rows = {}
-for name in networks:
-    ir, da = means.loc[name, "IR"][ERRORS], means.loc[name, "DA"][ERRORS]
-    rows[name, "DA, no drift"], rows[name, "IR, no drift"] = (da.loc[0], ir.loc[0])
-    rows[name, "IR at worst"], rows[name, "DA at worst"] = ir.max(), da.max()
-survival = pd.DataFrame(rows).T
-show_table(survival.map("{:.2g}".format), label)
-
-
-# %% {"tags": ["hide-input"]}
-READABLE = dict(
-    relative_LI="relative LI", flip_rate="flip rate", orbit_over_sample="orbit over sample variance"
+growth, ratio = curve("DI").div(curve("DI")[0.0], axis=0), curve("accuracy_ratio")
+wrong = (100 - curve("accuracy")).div(100 - curve("accuracy")[0.0], axis=0)
+lost = curve("accuracy").rsub(curve("accuracy")[0.0], axis=0)
+expect("at 0.1 DI has grown by less than a fifth", (growth[0.1] < 1.2) & (lost[0.1] < 2))
+doubled = growth[0.2]["R4"] > 2, growth[0.2]["T3"] < 2, growth[0.3]["T3"] > 2
+points = np.isclose([lost[0.2]["R4"], lost[0.3]["T3"]], [12.8, 11.1], atol=0.3)
+expect(
+    "DI has doubled at 0.2 for R4 and at 0.3 for T3, with 13 and 11 points lost",
+    [*doubled, *points],
 )
-
-
-def listed(metrics):
-    return ", ".join(READABLE.get(name, name) for name in metrics) or "none"
-
-
-def survives(name):
-    rows, ir = survival.loc[name], means.loc[name, "IR"][ERRORS]
-    limit = rows.loc["DA, no drift"]
-    still, below = (ir <= limit).all(), (ir < means.loc[name, "DA"][ERRORS])
-    passed = [
-        f"the {READABLE[m]} first passes what DA has without drift at β = {ir.index[ir[m] > limit[m]][0]:g}"
-        for m in HONEST
-        if not still[m]
-    ]
-    verdict = (
-        "Without scale the claim survives."
-        if not passed
-        else f"Without scale it does not survive whole: {', '.join(passed)}."
-    )
-    grown = rows.loc["IR at worst"] / rows.loc["IR, no drift"]
-    return (
-        f"- **{GROUP_NAMES[name]}.** Below DA without drift at every β: {listed(m for m in ERRORS if still[m])}. "
-        f"Below DA at the same β, at every β: {listed(m for m in ERRORS if below[m].all())}. {verdict} From its value without drift to its worst, DI of IR grows "
-        f"{grown.DI:.1f}-fold, relative LI {grown.relative_LI:.1f}-fold, the flip rate {grown.flip_rate:.1f}-fold."
-    )
-
-
-Markdown("\n".join(survives(name) for name in networks))
+expect("nowhere has DI doubled with 95 % of the accuracy left", ~((growth > 2) & (ratio > 0.95)))
+expect("wrong answers grow faster than DI", (wrong > growth)[slight[1:]])
 
 # %% [markdown]
+# At $\beta$ = 0.1 both hold: DI has grown by less than a fifth, and the accuracy has lost less than
+# two points. At $\beta$ = 0.3 both are broken. DI has doubled at 0.2 for rotations, where nearly 13
+# points of accuracy are gone, and between 0.2 and 0.3 for translations; at 0.3 these have lost 11
+# points. At no degree that we measured has DI doubled while 95 % of the accuracy is left, and at
+# each of these three degrees the wrong answers have grown by a larger factor than DI.
+#
+# The paper is right that invariance learned from data does not last, and the words "rapidly" and
+# "slight" fit if a drift of 0.2 or 0.3 is called slight. "Instantly" does not fit. Nor do we find
+# the case that it warns of most, in which the accuracy holds and hides that the invariance is gone.
+#
 # ## Invariance and accuracy told apart
 #
-# Accuracy over the orbit mixes two failures. A network may give all orientations of an image the same wrong name: that
-# is an error, but not one of invariance. Or it may give them different names, of which at most one is right. A user who
-# sees the image in one orientation cannot tell the two apart, nor can the accuracy.
+# Still, the two are not one thing. The accuracy over an orbit mixes two failures. A network may not
+# know what a faded 2 is and call it a 7 whichever way it lies: an error, but not one of invariance.
+# Or the name depends on the orientation, and then at most some of the answers can be right. Whoever
+# sees the picture in one orientation cannot tell these two apart, nor can the accuracy. Whole
+# orbits can. These are the answers of one augmented network at $\beta$ = 0.3:
 
-# %% {"mystnb": {"figure": {"caption": "What becomes of the images under drift: right in all orientations (coloured), the same wrong class in all orientations (hatched), different classes (white). The white part is what weight-tying rules out. The dashed line is the accuracy over the orbit.", "name": "fig-apart"}, "image": {"alt": "For each group a row of stacked areas over the degree of drift, one panel per method: the shares of images right in all orientations, wrong alike, and inconsistent"}}}
-figure, axes = grid((len(networks), len(STYLES)), 2.1 * len(networks) + 0.4)
+# %%
+named = logits.argmax(-1)  # [orientations, blends]
+consistent = (named == named[0]).all(0)
+correct = (named == labels).all(0)
+shares = [correct, consistent & ~correct, ~consistent]
+shares = torch.stack(shares).double().mean(1)
+known = by_run.loc[acting.name, "DA", seed, beta][["all_right", "same_wrong"]]
+np.testing.assert_allclose(shares[:2], known, atol=1e-3)
+
+# %% [markdown]
+# Every image is in one of the three: right in all orientations, the same wrong name in all, or
+# different names.
+
+# %% {"mystnb": {"figure": {"name": "fig-apart"}, "image": {"alt": "For each group a row of stacked areas over the degree of drift, one panel per method: the shares of images right in all orientations, wrong alike, and inconsistent. Only data augmentation has a large inconsistent share"}}, "tags": ["hide-input"]}
+figure, axes = panel_grid(settings, len(networks), 3, 2.1 * len(networks) + 0.4, sharey=True)
 for name, row in zip(networks, axes):
-    for axis, method in zip(row, STYLES):
+    for axis, (method, style) in zip(row, METHOD_STYLES.items()):
         rows = means.loc[name, method]
         right, alike = rows.all_right, rows.all_right + rows.same_wrong
-        axis.fill_between(rows.index, right, color=STYLES[method].colour)
+        axis.fill_between(rows.index, right, color=style.colour)
         axis.fill_between(rows.index, right, alike, fc="none", ec="0.5", lw=0, hatch="////")
         axis.plot(rows.index, rows.accuracy / 100, "--", color="black")
-        axis.set_title(method, fontsize="medium")
-        axis.set(ylim=(0, 1), xlim=(0, 1), yticks=[0, 0.5, 1])
-        axis.label_outer()
-    row[0].set_ylabel(GROUP_NAMES[name])
+        axis.set(title=method, ylim=(0, 1), xlim=(0, 1), yticks=[0, 0.5, 1])
+    row[0].set_ylabel(f"{GROUP_NAMES[name]}\nshare of images")
 for axis in row:
     axis.set_xlabel("degree of drift β")
 
-
-# %% {"tags": ["hide-input"]}
-def told_apart(name):
-    parts = []
-    for method in METHOD_STYLES:
-        rows = means.loc[name, method]
-        lost = 1 - rows.all_right
-        share = (1 - rows.same_wrong / lost).clip(lower=0)  # rounding
-        start, end = share[0.0], share[max(useful)]
-        parts.append(f"{method} {start:.0%} and {end:.0%}")
-    da, ir = means.loc[name, "DA"], means.loc[name, "IR"]
-    beta = next(beta for beta in BETAS if beta > 0.1)
-    return (
-        f"- **{GROUP_NAMES[name]}.** Of the images not right in every orientation, the share with differing answers is, without drift and at "
-        f"β = {max(useful):g}: {', '.join(parts)}. At β = {beta:g} DA is right in {da.accuracy[beta]:.0f}% of orientations and gives different classes to {da.flip_rate[beta]:.1%} of "
-        f"the pairs of orientations; IR {ir.accuracy[beta]:.0f}% and {ir.flip_rate[beta]:.1%}. Of the images that DA still has right in every orientation "
-        f"there, the relative LI is {da.relative_LI_right[beta]:.2g} (without drift: {da.relative_LI_right[0.0]:.2g}; all images at β = {beta:g}: {da.relative_LI[beta]:.2g})."
-    )
-
-
-Markdown("\n".join(told_apart(name) for name in networks))
-
 # %% [markdown]
-# ## Four networks instead of one
-#
-# For an ensemble of $M$ members write each member's logits as their mean over the orbit and a rest; LI is the variance
-# of the rest over the orbit. Averaging leaves of it what the members have in *common*, a part $c$, and of what is each
-# member's own only one part in $M$:
-#
-# $$ LI_\text{ensemble} = \Big( c + \frac{1 - c}{M} \Big) \, LI_\text{members} . $$
-#
-# This is no theorem about networks; it defines $c$, which for few members may come out a little below 0. The theory is
-# that $c$ is 0 on average, off the data as on them: then four members leave a quarter of LI, and many leave nothing.
+# *The white part is what weight-tying rules out. Coloured: images right in all orientations;
+# hatched: the same wrong name in all; white: different names. Only DA has much white, and it has it
+# without drift, too. The dashed line is the accuracy over the orbit.*
+
 
 # %%
-if len(settings.seeds) > 1:
-    ensembles = means.xs("DA ensemble", level="method")
-    ratio = ensembles / means.xs("DA", level="method")
-    size = len(settings.seeds)
-    ratio["common"] = (size * ratio.LI - 1) / (size - 1)
-
-# %% {"mystnb": {"figure": {"caption": "What averaging the logits of the DA networks leaves of their errors of invariance: the ensemble's error over the mean of its members'. The dotted line is what members leave of LI whose errors have nothing in common (c = 0).", "name": "fig-ensemble"}, "image": {"alt": "For each group, three lines over the degree of drift: LI, relative LI and flip rate of the ensemble over those of its members"}}}
-if len(settings.seeds) > 1:
-    figure, axes = grid((1, len(networks)), 3, sharey=True)
-    for axis, name in zip(axes.flat, networks):
-        for metric, line in {"LI": "o-", "relative_LI": "s--"}.items():
-            axis.plot(ratio.loc[name][metric], line, color="0.2", label=metric)
-        flips = ratio.loc[name].flip_rate
-        axis.plot(flips, "^:", color="0.2", mfc="white", label="flip rate")
-        axis.axhline(1 / size, ls=":", color="black")
-        axis.set(title=GROUP_NAMES[name], xlabel="degree of drift β")
-        axis.set_ylim(0, 1.05)
-    axes[0, 0].set_ylabel("ensemble / members")
-    axis.legend()
+def white(method):
+    """Per cent of the images with different names, and of those not right everywhere."""
+    right, alike = curve("all_right", method), curve("same_wrong", method)
+    return 100 * (1 - right - alike), 100 * (1 - alike / (1 - right))
 
 
-# %% {"tags": ["hide-input"]}
-def four_members(name):
-    rows = ratio.loc[name]
-    lost, ours = means.loc[name, "DA"], ensembles.loc[name]
-    ir, wt = means.loc[name, "IR"], means.loc[name, "WT"]
-    beta = next(beta for beta in BETAS if beta > 0.1)
-    ratios = rows.flip_rate.drop(0.0)
-    return (
-        f"- **{GROUP_NAMES[name]}.** The common share $c$ runs from {rows.common.min():.2f} (β = {rows.common.idxmin():g}) to {rows.common.max():.2f} "
-        f"(β = {rows.common.idxmax():g}). Averaging leaves {ratios.min():.0%} to {ratios.max():.0%} of the flips under drift. At β = {beta:g} the ensemble's "
-        f"flip rate is {ours.flip_rate[beta]:.1%} (members {lost.flip_rate[beta]:.1%}, IR {ir.flip_rate[beta]:.1%}), its accuracy {ours.accuracy[beta]:.1f} % "
-        f"(members {lost.accuracy[beta]:.1f} %, IR {ir.accuracy[beta]:.1f} %, WT {wt.accuracy[beta]:.1f} %)."
-    )
-
-
-Markdown(
-    "\n".join(four_members(name) for name in networks)
-    if len(settings.seeds) > 1
-    else "One seed makes no ensemble."
-)
+differing, of_failures = white("DA")
+near = np.isclose(differing[[0.0, 0.3, 1.0]], [[10.2, 35.3, 57.6], [4.6, 15.4, 48.3]], atol=0.5)
+expect("for DA it is 10, 35 and 58 % of R4's images, 5, 15 and 48 % of T3's", near)
+near = np.isclose([of_failures[0.3], white("IR")[1][0.3]], [[74, 69], [4, 12]], atol=1)
+expect("at 0.3 it is 74 and 69 % of the failures of DA, 4 and 12 % of those of IR", near)
 
 # %% [markdown]
+# At $\beta$ = 0.3 the augmented networks give 35 % of the images different names in different
+# rotations, and 15 % in different translations. Without drift it is 10 % and 5 %, at the end 58 %
+# and 48 %. Of the images that they no longer get right in every orientation at 0.3, three quarters
+# (R4) and more than two thirds (T3) fail in this way: what is lost there is invariance first of
+# all. Of the failures of IR it is 4 % and 12 %, and of those of WT none.
+
+# %%
+right = [curve("all_right", method)[0.3] for method in METHODS]
+near = np.isclose(right, [[0.809, 0.881], [0.525, 0.778], [0.462, 0.840]], atol=0.006)
+expect("WT, DA and IR have 81, 52 and 46 % of R4 right everywhere, 88, 78 and 84 % of T3", near)
+
+# %% [markdown]
+# Invariance is not accuracy, though. Right in every orientation at $\beta$ = 0.3 are, for
+# rotations, 81 % of the images with WT, 52 % with DA and only 46 % with IR; for translations 88, 78
+# and 84 %.
+#
+# ## Is it only the scale?
+#
+# DI has a weakness that the drift could exploit. It goes to 0 when the logits do, whatever they
+# say. Divide the logits of an augmented network by 100, and it is as good as invariant by DI,
+# although it still gives the same different answers:
+
+# %%
+small = logits / 100
+assert ginv.distribution_invariance(small).mean() < 0.01 * DI
+assert torch.equal(ginv.flip_rate(small), ginv.flip_rate(logits))
+
+# %% [markdown]
+# Blends are paler than digits, and at first the logits shrink; and the penalty of IR has pressed
+# them down from the start. A low DI of IR could thus mean that it is invariant or that it has
+# little to say. Three measures are blind to a common factor of the logits: the relative LI, which
+# is the share of their squared size that varies over the orbit; the flip rate, which is the share
+# of pairs of orientations with different answers; and SI, the similarity of the saliency maps.
+
+# %% {"mystnb": {"figure": {"name": "fig-scale-free"}, "image": {"alt": "For each group four panels over the degree of drift, a line per method: the norm of the logits, relative LI, flip rate and SI. The norm for regularisation is a quarter or less of the others; in the other three panels it lies much nearer to weight-tying than to augmentation"}}, "tags": ["hide-input"]}
+figure, axes = panel_grid(settings, len(networks), 4, 2.3 * len(networks) + 0.4)
+for name, row in zip(networks, axes):
+    for axis, metric in zip(row, ("logit_norm", "relative_LI", "flip_rate", "SI")):
+        draw_over_beta(axis, by_run[metric][name])
+        axis.set(title=metric.replace("_", " "), ylim=(0, None))
+    draw_over_beta(row[3], by_run.SI_distinct[name], mfc="white", lw=0.8, label=None)
+    least = means.relative_LI[name][["DA", "IR"]].min()
+    row[1].set(yscale="log", ylim=(least / 2, None))
+    row[0].set_ylabel(GROUP_NAMES[name])
+for axis in row:
+    axis.set_xlabel("drift β")
+handles = row[0].get_legend_handles_labels()
+legend = figure.legend(*handles, loc="outside lower center", ncols=3)
+
+# %% [markdown]
+# *IR has small logits, and is invariant nevertheless. On the left the size of the logits, then
+# three measures that do not depend on it. WT lies below the logarithmic axis. Filled markers: SI
+# over all pairs of orientations; open: over distinct pairs, without that of each map with itself.*
+
+# %%
+shorter = curve("logit_norm", "IR")[0.0] / curve("logit_norm")[0.0]
+near = np.isclose(shorter, [0.25, 0.17], atol=0.015)
+expect("the logits of IR are a quarter and a sixth as long as those of DA", near)
+LI, flips = (curve(metric)[0.2] / curve(metric)[0.0] for metric in ("LI", "flip_rate"))
+near = np.isclose([LI, flips], [[0.845, 0.815], [2.65, 1.72]], rtol=0.05)
+expect("at 0.2 LI of DA is a sixth lower, with 2.7 and 1.7 times the flips", near)
+
+# %% [markdown]
+# The warning is in place. LI, the error that the paper penalises, is for DA about a sixth *lower*
+# at $\beta$ = 0.2 than without drift, although the flips have become 2.7 times (R4) and 1.7 times
+# (T3) as many: LI takes paler for more invariant. And the logits of IR are a quarter and a sixth as
+# long as those of DA.
+
+# %%
+blind = ["DI", "relative_LI", "orbit_over_sample"]
+at_worst = pd.DataFrame({m: curve(m, "IR").max(axis=1) / curve(m)[0.0] for m in blind})
+expect("IR at its worst is below a ninth of DA without drift", at_worst < 1 / 9)
+da, ir = curve("flip_rate"), curve("flip_rate", "IR")
+near = np.isclose(
+    [da[0.0], da[1.0], ir[1.0]], [[0.045, 0.021], [0.27, 0.23], [0.016, 0.04]], atol=0.005
+)
+expect("flips of DA go from 4.5 to 27 % and from 2.1 to 23 %; those of IR to 1.6 and 4.0 %", near)
+above = ir.loc["T3"] > da[0.0]["T3"]
+expect("for T3 IR passes what DA has without drift at 0.6", above.index[above].min() == 0.6)
+
+# %% [markdown]
+# The claim for IR survives nearly whole. Its relative LI at the worst degree of drift is below a
+# ninth of what DA has *without* drift. The same is true if the variance over the orbit is measured
+# against the variance between images, which a relative LI would not see shrink. The one exception
+# is the flip rate for translations: IR passes the 2.1 % of DA without drift at $\beta$ = 0.6 and
+# comes to 4.0 %. DA itself comes to 23 %. For rotations IR stays below 1.6 %, where DA goes from
+# 4.5 to 27 %.
+#
+# SI under drift is not in the paper. It moves little, by either convention. The two are one number
+# on two scales, since each map is compared with itself in one of $G$ pairs:
+# $G \cdot \mathrm{SI} = 1 + (G - 1) \cdot \mathrm{SI}_\text{distinct}$.
+
+# %%
+for name in networks:
+    G = ginv.group_named(name).order
+    by_hand_SI = (1 + (G - 1) * by_run.SI_distinct[name]) / G
+    expect("the two conventions are one number", np.isclose(by_hand_SI, by_run.SI[name], atol=1e-3))
+
+# %%
+both = [curve(metric)[beta] for metric in ("SI", "SI_distinct") for beta in (0.0, 1.0)]
+near = np.isclose(both, [[0.46, 0.60], [0.41, 0.55], [0.28, 0.40], [0.22, 0.32]], atol=0.01)
+expect("SI of DA falls from 0.46 to 0.41 and from 0.60 to 0.55, over distinct pairs alike", near)
+expect("that of IR stays above 0.91", curve("SI", "IR").min(axis=1) > 0.91)
+
+# %% [markdown]
+# From the digits to the garments SI of DA falls from 0.46 to 0.41 for rotations and from 0.60 to
+# 0.55 for translations (over distinct pairs, from 0.28 to 0.22 and from 0.40 to 0.32). IR stays
+# above 0.91, and WT is at 1. This fits the paper's view of DA: the separate features were there on
+# the digits, and the drift lets them show in the answers.
+#
 # ## Accuracy on the line
 #
-# In the paper IR keeps its accuracy for T3 and not for R4. The hypothesis there is *accuracy on the line*
-# {cite}`miller2021`: over many models, the accuracy on drifted data rises with the accuracy on the data of the
-# training, so a method that pays with accuracy at home pays abroad as well. (In the paper's Table 1 IR is behind DA at
-# home for both groups, so the line alone does not tell them apart.) We put every trained network in one plot. Its
-# accuracy at home is measured on *other* images than those that drift, since otherwise chance hits would count on both
+# Why does IR keep its accuracy for T3 and not for R4? The paper's hypothesis is *accuracy on the
+# line* {cite}`miller2021`: over many models, the accuracy on drifted data rises with the accuracy
+# at home. A method that pays at home would then pay abroad as well. Here is every trained network.
+# Its accuracy at home is measured on images that do not drift, so that no lucky hit counts on both
 # axes.
 
-# %%
-others = first.images[pairs : 2 * pairs], first.labels[pairs : 2 * pairs]
-others = [part.to(where) for part in others]
+# %% {"tags": ["hide-input"]}
+rest = first.images[pairs : 2 * pairs].to(where), first.labels[pairs : 2 * pairs].to(where)
 home = {}
 for name, models in networks.items():
-    for (method, seed), model in models.items():
-        logits = ginv.orbit_logits(model, others[0], ginv.group_named(name))
-        accuracy = ginv.accuracy(logits, others[1]).mean().item()
-        home[name, method, seed] = accuracy
+    for key, each in models.items():
+        at_home = ginv.orbit_logits(each, rest[0], ginv.group_named(name))
+        home[name, *key] = ginv.accuracy(at_home, rest[1]).mean().item()
+home = pd.Series(home).rename_axis(columns[:3])
 
-# %%
-LINE = [beta for beta in (0.1, 0.3, 0.6) if beta in BETAS]
-line = by_run.accuracy.unstack("beta")[LINE]
-line.insert(0, "home", pd.Series(home))
+# %% {"mystnb": {"figure": {"name": "fig-line"}, "image": {"alt": "Three scatter plots, for drifts of 0.1, 0.3 and 0.6, of accuracy under drift against accuracy without drift, clustered by method and group. At 0.1 the clusters lie on a rising line; at 0.6 those of the translations lie on a falling one"}}, "tags": ["hide-input"]}
+LINE = [0.1, 0.3, 0.6]
+line = by_run.accuracy.unstack("beta")[LINE].assign(home=home)
 line = line.drop("DA ensemble", level="method", errors="ignore")
-
-# %% {"mystnb": {"figure": {"caption": "Accuracy under drift against accuracy at home, in per cent over all orientations, a marker per trained network. Filled: R4; open: T3.", "name": "fig-line"}, "image": {"alt": "Three scatter plots, one per degree of drift, of accuracy under drift against accuracy without drift, clustered by method and group"}}}
-figure, axes = grid((1, len(LINE)), 3)
+figure, axes = panel_grid(settings, 1, len(LINE), 3)
 for axis, beta in zip(axes.flat, LINE):
     for (name, method), rows in line.groupby(["group", "method"]):
         style = METHOD_STYLES[method]
-        fill = style.colour if name == "R4" else "white"
-        text = f"{method} {name}"
-        look = dict(color=style.colour, mfc=fill, label=text)
-        axis.plot(rows.home, rows[beta], style.marker, **look)
+        look = dict(color=style.colour, mfc=style.colour if name == "R4" else "white")
+        axis.plot(rows.home, rows[beta], style.marker, label=f"{method} {name}", **look)
     axis.set(title=f"β = {beta:g}", xlabel="accuracy at home (%)")
 axes[0, 0].set_ylabel("under drift (%)")
 handles = axis.get_legend_handles_labels()
-legend = figure.legend(*handles, loc="outside lower center", ncols=6)
+legend = figure.legend(*handles, loc="outside lower center", ncols=6, fontsize="small")
 
 # %% [markdown]
-# Pearson's correlation, and an interval of 95 % from resampling the networks; none for fewer than six. *Probit* is on
-# the scale on which Miller et al. found lines, the inverse normal distribution of the accuracies. *Within methods* is
-# what is left when from each network the mean of its group and method is taken: do, among networks trained in the same
-# way, those that are better at home do better under drift?
+# *The line holds at first, and for the translations it turns round. Accuracy over the orbit under
+# drift against that at home, a marker per network. Filled: R4; open: T3.*
+#
+# How well does a line fit? Miller et al. found lines on the probit scale, so we correlate on that.
+# *Within methods* is what remains when the mean of its group and method is taken from each network:
+# are, among networks trained alike, those that are better at home better under drift?
+
+# %%
+share = torch.tensor(line.to_numpy() / 100).clamp(1e-4, 1 - 1e-4)
+probits = pd.DataFrame(torch.special.ndtri(share).numpy(), line.index, line.columns)
+within = probits - probits.groupby(["group", "method"]).transform("mean")
+clouds = {"both groups": probits} | {name: probits.loc[[name]] for name in networks}
+clouds["within methods"] = within
 
 
 # %%
 def correlation(points, draws=2000):
-    """Pearson's r of two columns, and the interval of resampled rows."""
+    """Pearson's r of two columns, and the interval of 95 % of resampled rows."""
     points = points.to_numpy()
     if len(points) < 6 or np.ptp(points, 0).min() < 1e-9:
         return [np.nan] * 3
@@ -745,108 +653,125 @@ def correlation(points, draws=2000):
     return [np.corrcoef(points.T)[0, 1], *np.nanquantile(r, [0.025, 0.975])]
 
 
-def probit(per_cent):
-    share = torch.tensor(per_cent.to_numpy() / 100).clamp(1e-4, 1 - 1e-4)
-    return pd.DataFrame(torch.special.ndtri(share).numpy(), per_cent.index)
-
-
-# %%
-correlations = {}
-for beta in LINE:
-    points = line[["home", beta]]
-    for name in networks if len(networks) > 1 else ():
-        correlations[beta, name] = correlation(points.loc[name])
-    correlations[beta, "all networks"] = correlation(points)
-    correlations[beta, "probit"] = correlation(probit(points))
-    inside = points - points.groupby(["group", "method"]).transform("mean")
-    correlations[beta, "within methods"] = correlation(inside)
-correlations = pd.DataFrame(correlations, ["r", "low", "high"]).T
-
+# %% {"tags": ["hide-input"]}
+r = {b: {key: correlation(rows[["home", b]]) for key, rows in clouds.items()} for b in LINE}
+texts = pd.DataFrame(r).T.map(lambda each: "{:.2f} [{:.2f}, {:.2f}]".format(*each))
+texts = texts.replace("nan [nan, nan]", "–")
+texts.index = [f"β = {b:g}" for b in texts.index]
+show_table(texts, "Correlation with the accuracy at home, and its interval of 95 %")
 
 # %%
-def as_text(row):
-    if np.isnan(row.r):
-        return "–"
-    return f"{row.r:.2f} [{row.low:.2f}, {row.high:.2f}]"
-
-
-text = correlations.apply(as_text, axis=1).unstack(sort=False)
-text.index = [f"β = {beta:g}" for beta in text.index]
-show_table(text, f"r and interval, {len(line)} networks")
+near = np.isclose([r[b]["both groups"][0] for b in (0.1, 0.6)], [0.98, 0.69], atol=0.02)
+expect("over both groups r falls from 0.98 to 0.69", near)
+expect("for T3 it turns negative", r[0.6].get("T3", [np.nan])[0] < 0)
+lead = (curve("accuracy", "IR") - curve("accuracy")).loc["T3"]
+near = np.isclose(lead[[0.0, 0.6]], [-3.0, 4.4], atol=0.3)
+expect("there IR is 3 points behind DA without drift, and 4 ahead at 0.6", near)
 
 # %% [markdown]
-# How far does this carry? The networks come in a few clusters, one per method and group, and resampling them asks what
-# other seeds would have given, not other methods. A correlation between clusters rests on as many points as there are
-# clusters. So we also ask the plain question of each pair of methods: is the one that is better at home better under
-# drift?
+# At $\beta$ = 0.1 all networks lie on a line, at 0.6 still roughly: r falls from 0.98 to 0.69. But
+# this mostly compares rotations with translations, six clusters in all. The paper's question is
+# about the translations, and there the line turns round: IR is 3 points behind DA at home and more
+# than 4 points ahead at $\beta$ = 0.6. The paper's own Table 1 has IR behind DA at home for both
+# groups, so accuracy on the line explains why IR falls behind for rotations, and it predicts the
+# wrong thing for translations. Among networks trained alike, r is about a half, and its interval is
+# wide.
+#
+# ## Four networks instead of one
+#
+# Gerken and Kessel {cite}`gerken2024` prove for infinitely wide networks that the mean over
+# infinitely many of them, each trained on whole orbits, is invariant on the data and off them,
+# though its members need not be. We have four augmented networks of width 128, and take the mean of
+# their logits:
 
 # %%
-centres = line.groupby(["group", "method"]).mean()
-in_order = {
-    beta: [
-        (a.home - b.home) * (a[beta] - b[beta]) > 0
-        for name in networks
-        for a, b in combinations(centres.loc[name].iloc, 2)
-    ]
-    for beta in LINE
-}
+if len(settings.seeds) > 1:
+    team = networks[acting.name]["DA ensemble", seed]
+    mean = torch.stack([member(drifted) for member in team.members]).mean(0)
+    torch.testing.assert_close(team(drifted), mean)
+
+# %% {"mystnb": {"figure": {"name": "fig-ensemble"}, "image": {"alt": "For each group, the flip rate over the degree of drift of weight-tying, augmentation, regularisation and the ensemble of augmented networks, which lies half-way between augmentation and regularisation"}}, "tags": ["hide-input"]}
+figure, axes = panel_grid(settings, 1, len(networks), 2.8, sharey=True)
+for name, axis in zip(networks, axes.flat):
+    draw_over_beta(axis, by_run.flip_rate[name])
+    if len(settings.seeds) > 1:
+        rows = means.flip_rate[name, "DA ensemble"]
+        look = dict(color=METHOD_STYLES["DA"].colour, mfc="white", ms=4)
+        axis.plot(rows.index, rows, "D:", label="four DA networks", **look)
+    axis.set(title=GROUP_NAMES[name], xlabel="degree of drift β")
+axes[0, 0].set_ylabel("flip rate")
+handles = axis.get_legend_handles_labels()
+legend = figure.legend(*handles, loc="outside lower center", ncols=4)
+
+# %% [markdown]
+# *Four augmented networks contradict themselves half as often as one, and still far more often than
+# a regularised one. The flip rate over the degree of drift.*
+
+# %%
+four = means.reindex(["DA ensemble"], level="method").droplevel("method")
+left = (four / means.xs("DA", level="method"))[["LI", "flip_rate"]].drop(0.0, level="beta").mean()
+near = np.isclose(left, [0.24, 0.48], atol=0.015)
+expect("the ensemble keeps 24 % of LI and 48 % of the flips", near)
+
+# %% [markdown]
+# If the members' errors had nothing in common, averaging four would leave a quarter of their LI. It
+# leaves 24 %, on average over the drift, but 48 % of the flips.
 
 # %% {"tags": ["hide-input"]}
-at_home = line.home.mean()
-noise = (at_home * (100 - at_home) / pairs) ** 0.5
-by_seed = line.home.groupby(["group", "method"]).std().mean()
-parts = [
-    f"{sum(kept_order)} of {len(kept_order)} at β = {beta:g}"
-    for beta, kept_order in in_order.items()
-]
-seeds_differ = (
-    f" The seeds of a method have at home a standard deviation of {by_seed:.2f} points, and the sampling error of one accuracy on {pairs:,} images is about "
-    f"{noise:.2f}: the nearer the two, the less a correlation within methods can show."
-    if len(settings.seeds) > 1
-    else ""
-)
-Markdown(f"Pairs of methods in that order: {', '.join(parts)}.{seeds_differ}")
-
-# %% [markdown]
-# ## The numbers of this page
-
-# %%
-numbers = by_run.stack().dropna().reset_index(name="value")
-start = pd.Series(home).rename_axis(columns[:3]).reset_index(name="value")
-numbers = pd.concat([numbers, start.assign(beta=0.0, metric="accuracy at home")])
+numbers = by_run.rename_axis(columns="metric").stack().dropna().reset_index(name="value")
+start = home.reset_index(name="value").assign(beta=0.0, metric="accuracy at home")
+numbers = pd.concat([numbers, start])[[*columns, "metric", "value"]]
 page = "drift" if source == "MNIST" else f"drift-from-{source}"
-settings.save(numbers[columns], results, page)
+settings.save(numbers, results, page)
 
 # %% [markdown]
 # ## What you saw
+
+# %%
+fallen = curve("DI")[1.0] / curve("DI")[0.0]
+expect("DI of DA grows to 7 and 11 times what it was", np.isclose(fallen, [7.35, 11.4], atol=0.4))
+
+# %% [markdown]
+# Invariance that was learned by augmentation goes when the data go: from $\beta$ = 0.2 on DI grows,
+# to 7 and 11 times what it was, together with the wrong answers and not before them. WT and IR stay
+# invariant, as the paper says, and not only because IR has small logits. Being invariant is not
+# being right: IR is less accurate than DA under drift for rotations and more accurate for
+# translations, which accuracy on the line does not explain.
 #
-# What Section 4.3 says, and what came out. The verdicts are those of [the ledger](claims.ipynb), which has one rule for all
-# sentences of the paper.
+# The verdicts, by one rule for all sentences of the paper, are in [the ledger](claims.ipynb).
+#
+# ## Change this, and predict what happens
 
 
-# %% {"tags": ["hide-input"]}
-def sentence(name):
-    da, start = growth[name, "DA"], means.DI[name, "DA", 0.0]
-    doubled = da.index[da >= 2]
-    when = f"by β = {doubled[0]:g}" if len(doubled) else "nowhere"
-    leads = [f"{ahead(name, method)[0]['mean']:+.1f} ({method})" for method in ("WT", "IR")]
-    limit = survival.loc[name].loc["DA, no drift", HONEST]
-    honest = (survival.loc[name].loc["IR at worst", HONEST] <= limit).all()
-    return (
-        f"- **{GROUP_NAMES[name]}.** DI of DA has doubled {when}. The largest DI of IR is {worst[name, 'IR'] / start:.2f} times "
-        f"DA's without drift, that of WT rounding. Of the accuracy without drift more is kept than by DA, in points: {', '.join(leads)}. Asked here, not in the "
-        f"paper: without scale, and SI apart, IR {'stays low' if honest else 'does not stay low in every measure'}."
-    )
+# %%
+def fade(other, beta, method="DA"):
+    """What becomes of one network of the first group where the digits fade to others."""
+    images = ginv.blend(digits, other, beta)
+    values = of_logits(ginv.orbit_logits(networks[acting.name][method, seed], images, acting))
+    return {name: round(values[name].mean().item(), 3) for name in ("accuracy", "DI", "flip_rate")}
 
 
-# %% {"tags": ["hide-input"]}
-lines = [*map(sentence, networks)]
-if len(settings.seeds) > 1:
-    left = ratio[["LI", "flip_rate"]].drop(0.0, level="beta").mean()
-    lines.append(
-        f"- **The ensemble** of {size} DA networks keeps, over the drift and the groups, {left.LI:.0%} of its members' LI, where "
-        f"independent members would leave {1 / size:.0%}, and {left.flip_rate:.0%} of their flips."
-    )
-if source != "MNIST":
-    lines.append("- The paper drifts from MNIST only; this page was run the other way.")
-Markdown("\n".join(lines))
+fade(garments, 0.3)
+
+# %% [markdown]
+# **1.** Let the digits fade to nothing: `fade(torch.zeros_like(digits), 0.9)` blends them with a
+# blank image. Does DI rise or fall, and does the flip rate go along?
+#
+# <details><summary>What happens</summary>
+#
+# DI falls from 0.309 without drift to 0.051, and the flip rate rises from 0.049 to 0.078. The
+# picture is so pale that the logits are small and the probabilities flat: these agree, the answers
+# do not. This is the scale that the page warns of. The accuracy falls from 93.5 to 89.0 %.
+#
+# </details>
+#
+# **2.** Let the digits fade into other digits: `fade(digits.roll(1, 0), 0.3)`. The network has been
+# trained on both ends. Is it invariant on the way?
+#
+# <details><summary>What happens</summary>
+#
+# Hardly more than on the way to garments: DI is 0.69 instead of 0.75, with an accuracy of 75 %
+# instead of 63 %. Garments are not what breaks the learned invariance. Two digits on top of each
+# other are as strange to the network.
+#
+# </details>

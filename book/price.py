@@ -488,7 +488,7 @@ partners = pd.concat(
         for key, model in models.items()
     },
     names=["group", "network", "layer"],
-)
+).sort_index()
 
 # %% {"mystnb": {"figure": {"name": "fig-partners"}, "image": {"alt": "Two panels of lines over five layers: symmetry decay has partners that agree in all layers and units that do not agree with themselves in the first ones; augmentation has neither in the first layer and both in the last"}}, "tags": ["hide-input"]}
 figure, axes = plt.subplots(1, len(settings.groups), figsize=(8, 3.4), sharey=True, squeeze=False)

@@ -16,18 +16,9 @@
 # %% [markdown]
 # # Table 1: three ways to invariance
 #
-# A digit that is turned by a quarter is still the same digit. A network can come to respect this in two ways. It can be
-# *built* so that turning the image changes nothing, or it can *learn*, from turned examples, to give the right answer for
-# every orientation. This chapter trains both kinds, and a third in between, and measures how invariant each one is. It is
-# Section 4.2 of {cite}`moskalev2023genuine`.
-#
-# **What you will see**
-#
-# - The three models of the paper, trained as the paper says: weight-tying (WT), data augmentation (DA) and invariance
-#   regularisation (IR), for 4-fold rotations R4 and for 3-fold cyclic translations T3.
-# - How the strength $\nu$ of the regulariser is chosen, and what it costs in accuracy.
-# - Table 1 of the paper beside ours: accuracy and three measures of invariance over the orbits of the test images; then
-#   cell by cell what agrees and what does not.
+# A network can be *built* so that turning an image changes nothing, or it can *learn* from turned examples to give the
+# right answer each time, or it can be *made to agree* with itself while it learns. This page shows how each is done,
+# trains them as the paper does, and lays our Table 1 beside the paper's. It is Section 4.2 of {cite}`moskalev2023genuine`.
 
 # %% {"tags": ["remove-cell"]}
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
@@ -50,7 +41,7 @@ if find_spec("ginv") is None:
     sys.path.insert(0, str(clone))
     subprocess.run([sys.executable, clone / "tools/lacking.py"], check=True)
 
-# %% {"tags": ["parameters"]}
+# %% {"tags": ["hide-input", "parameters"]}
 # "paper" is the full experiment, "sample" the same on fewer test images, "quick" a look in minutes
 profile = "paper"  # @param ["paper", "sample", "quick"]
 group = "both"  # @param ["both", "R4", "T3"]
@@ -60,18 +51,20 @@ device = "auto"  # @param ["auto", "cpu", "cuda"]
 # folder for the numbers of this page
 results = "results"  # @param {type: "string"}
 
-# %%
+# %% {"tags": ["hide-input"]}
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from IPython.display import HTML, Markdown
+import torch.nn.functional as F
+from IPython.display import HTML, display
 
 import ginv
 from ginv.data import CLASSES
-from ginv.pages import Settings, refuse_unknown
+from ginv.pages import Settings, expect, refuse_unknown
 from ginv.pages.figures import (
     GROUP_NAMES,
     METHOD_STYLES,
+    draw_three_ways,
     group_panels,
     plot_methods,
     saliency_picture,
@@ -81,203 +74,205 @@ from ginv.pages.figures import (
 )
 from ginv.pages.paper import METRICS, book_file, printed_table, room
 from ginv.pages.stepper import stepper
+from ginv.recipe import GROUPS, METHODS
 from ginv.runs.nu import TARGET, read_sweep
 
 refuse_unknown()  # a parameter by a wrong name
 settings = Settings(profile, group, seeds, device, results)
 use_style()
-Markdown(f"This page was run with {settings.label}.")
+trained = settings.train()
+table = settings.table(trained)
+settings.save(table, results, "table1")
+runs = table.pivot_table("value", ["group", "method", "seed"], "metric")
+printed = printed_table()
+
+# %% {"mystnb": {"figure": {"name": "fig-table1"}, "image": {"alt": "Accuracy against saliency similarity, a panel per group: small markers of our networks and large open ones of the paper's means. They coincide but for data augmentation on rotations, where the paper's lies further left"}}, "tags": ["hide-input"]}
+panels = group_panels(settings)
+plot_methods(panels, runs)
+for (name, method), row in printed["mean"].unstack().loc[list(settings.groups)].iterrows():
+    style = METHOD_STYLES[method]
+    panels[name].plot(row.SI, row.accuracy, style.marker, color=style.colour, mfc="none", ms=11)
 
 # %% [markdown]
+# *Table 1 as a picture. Filled: our networks, one marker per seed. Open: the paper's means. Up is accurate over all
+# orientations, right is a network that looks at the same pixels in each of them (SI). Ours and the paper's part ways in
+# one place: the SI of augmentation on rotations.*
+#
 # ## One digit, all its orientations
 #
-# A group $\mathcal{G}$ acts on an image $x$; the set of all $gx$ is its orbit. Both groups of the paper only move pixels,
-# so nothing is interpolated and nothing is lost. The images are MNIST digits {cite}`lecun1998` without the 9 (a
-# rotated 6), padded with zeros from 28 to 36 pixels, since 36 can be divided by 3 and 28 cannot.
-
-# %% {"mystnb": {"figure": {"caption": "The orbit of one digit under the rotations R4 and the cyclic translations T3: what leaves on one side comes back on the other. The label stays the same.", "name": "fig-orbits"}, "image": {"alt": "One digit in four orientations and in three horizontal positions"}}}
-test = ginv.load_dataset().test
-digit, label = test.images[4:5], test.labels[4:5]
-groups = [ginv.group_named(name) for name in settings.groups]
-figure, axes = plt.subplots(len(groups), 4, figsize=(6, 3.4), squeeze=False)
-for row, acting in zip(axes, groups):
-    row[0].set_title(acting.name, loc="left")
-    for axis, image in zip(row, acting.orbit(digit[0, 0])):
-        axis.imshow(image, cmap="gray_r")
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set(visible=True, color="0.8")
-for axis in axes.flat:
-    axis.set_visible(bool(axis.images))
-
-# %% [markdown]
-# ## Three ways
-#
-# All three are the same perceptron, $f$: five hidden layers of 128 units with ReLU, from $36 \times 36$ pixels to 9
-# logits. The paper says "5-layer" and "230k parameters"; five *hidden* layers fit that number.
+# The digits are MNIST's {cite}`lecun1998` without the 9, which turned upside down is a 6. They are padded with zeros from 28
+# to 36 pixels, since 36 can be divided by 3 and 28 cannot, and shifted and scaled to mean 0 and deviation 1.
 
 # %%
-network = ginv.MLP()
-sum(parameter.numel() for parameter in network.parameters())
+data = ginv.load_dataset()
+assert (len(data.train), len(data.validation), len(data.test)) == (10_000, 2_000, 50_000)
+test = data.test
+digit, label = test.images[4:5], test.labels[4:5]
 
 # %% [markdown]
-# **Weight-tying (WT)** builds the invariance in. Each filter $w$ of the first layer comes with its whole orbit, and the
-# unit passes on the largest response, $\max_{g} \langle gw, x \rangle + b$. Moving the image permutes the responses of an
-# orbit of filters and leaves their maximum as it is. So the network is invariant whatever its weights are; here before
-# any training.
+# Each network is trained and tested on one group: the quarter turns R4, or T3, the cyclic shifts by a third of the width.
+# The label of a digit is the same in every orientation.
+#
+# ## Three ways
+#
+# All three are the same perceptron $f$: five hidden layers of 128 units with ReLU, from $36 \times 36$ pixels to 9
+# logits. The paper says "5-layer" and "230k parameters"; five *hidden* layers give that number.
+
+# %%
+network = ginv.MLP(generator=torch.Generator().manual_seed(0))
+sum(parameter.numel() for parameter in network.parameters())
+
+# %% {"mystnb": {"figure": {"name": "fig-three-ways"}, "image": {"alt": "Three rows. Weight-tying: one digit, a filter in four orientations, their maximum. Data augmentation: the digit in one random orientation, the network, its label. Invariance regularisation: two random orientations, the same network twice, the label and a penalty on the difference"}}, "tags": ["hide-input"]}
+draw_three_ways(ginv.Rotations(4), digit[0, 0])
+
+# %% [markdown]
+# *Tied, augmented, regularised. WT turns its filters; DA turns the image, and changes nothing in the network; IR turns it
+# twice and adds a penalty on the difference.*
+#
+# **Weight-tying (WT).** Each filter $w$ of the first layer is applied in all orientations, and the unit passes on the
+# largest response, $\max_g \langle gw, x \rangle + b$. Turning the image permutes these responses and leaves their maximum
+# alone, so the network is invariant whatever its weights are.
 
 # %%
 rotations = ginv.Rotations(4)
 tied = ginv.MLP(rotations, generator=torch.Generator().manual_seed(0))
-images = test.images[:100]
-change = (tied(rotations.act(1, images)) - tied(images)).abs().max().item()
-Markdown(
-    f"Largest change of a logit under a quarter turn: {change:.0e}; float32 is good for about 1e-7."
-)
+layer, x = tied.features[1], test.images[:100]
+filters = rotations.orbit(layer.weight.view(128, 36, 36)).flatten(2)  # [G, 128, 36 * 36]
+responses = x.flatten(1) @ filters.mT  # [G, n, 128]
+torch.testing.assert_close(tied.features(x), responses.amax(0) + layer.bias)
+torch.testing.assert_close(tied(rotations.act(1, x)), tied(x))
 
 # %% [markdown]
-# **Data augmentation (DA)** leaves the network alone. Each image is shown in an orientation drawn at random from the
-# group, anew in each epoch, and the network has to sort it out.
-#
-# **Invariance regularisation (IR)** does the same and adds a penalty on what should not be there (Equation 4 of the paper):
-#
-# $$
-# \min_\theta \; \mathcal{L}_f(\mathcal{D}) + \nu \, I_f(\mathcal{D}, \mathcal{G}) . \tag{4}
-# $$
-#
-# Here $I_f$ is $\tfrac12 \lVert f(gx) - f(hx) \rVert_2^2$, the change of the logits between two random orientations of an
-# image, averaged over the batch. The two are drawn independently, so the penalty's mean is the LI that is measured below.
-#
-# All are trained in the same way, as the paper says: Adam with learning rate 0.0008 on batches of 512 out of 10,000
-# images, and of all epochs the weights with the best validation accuracy are kept. Runs of one architecture are stacked
-# and trained as one model. Those that were trained before are loaded.
+# **Data augmentation (DA).** The network stays as it is. Each image is shown in an orientation drawn at random, anew in each
+# epoch, and the labels do the rest.
+
 
 # %%
-trained = settings.train()
+def augment(x, acting, generator):
+    """Each image in one random orientation."""
+    g = torch.randint(acting.order, (len(x),), generator=generator)
+    return acting.orbit(x)[g, torch.arange(len(x))]
 
-# %% {"mystnb": {"figure": {"caption": "Accuracy during training, averaged over seeds, on 2,000 validation images, each in one random orientation.", "name": "fig-training"}, "image": {"alt": "Validation accuracy against epoch, a line per method, one panel per group"}}, "tags": ["hide-input"]}
+
+# %% [markdown]
+# **Invariance regularisation (IR).** Every image is shown in two random orientations, and the network pays for each
+# difference between the two (Equation 4 of the paper):
+#
+# $$
+# \min_\theta \; \mathcal{L}_f(\mathcal{D}) + \nu \, I_f(\mathcal{D}, \mathcal{G}), \qquad
+# I_f = \tfrac12 \lVert f(gx) - f(hx) \rVert_2^2 . \tag{4}
+# $$
+
+
+# %%
+def ir_loss(model, x, y, acting, nu, generator):
+    a, b = (model(augment(x, acting, generator)) for _ in range(2))
+    task = (F.cross_entropy(a, y) + F.cross_entropy(b, y)) / 2
+    return task + nu * (a - b).square().sum(1).mean() / 2
+
+
+# %% [markdown]
+# The two orientations are drawn independently, so that the mean of the penalty is LI, the error that is measured in the end.
+# Over all pairs it is exactly that:
+
+# %%
+logits = ginv.orbit_logits(network, x, rotations).double()
+pairs = [(a - b).square().sum(1) / 2 for a in logits for b in logits]
+torch.testing.assert_close(torch.stack(pairs).mean(0), ginv.logit_invariance(logits))
+
+# %% [markdown]
+# The rest is the same for all three: Adam with learning rate 0.0008, batches of 512 out of 10,000 images, 300 epochs, and
+# in the end the weights of the epoch with the best validation accuracy. A first epoch of IR by hand:
+
+# %%
+generator = torch.Generator().manual_seed(0)
+optimiser = torch.optim.Adam(network.parameters(), lr=8e-4)
+for batch in torch.randperm(10_000, generator=generator).split(512):
+    x, y = data.train.images[batch], data.train.labels[batch]
+    loss = ir_loss(network, x, y, rotations, nu=10.0, generator=generator)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+
+# %% {"mystnb": {"figure": {"name": "fig-training"}, "image": {"alt": "Validation accuracy against epoch, a line per method, one panel per group: weight-tying first, augmentation close behind, regularisation below"}}, "tags": ["hide-input"]}
 curves = pd.DataFrame(
     {run: result.record["validation_accuracy"] for run, result in trained.items()}
 )
 for name, axis in group_panels(settings).items():
     for method, style in METHOD_STYLES.items():
-        runs = [run for run in trained if (run.group, run.method) == (name, method)]
-        axis.plot(100 * curves[runs].mean(axis=1), style.line, color=style.colour, label=method)
+        some = [run for run in trained if (run.group, run.method) == (name, method)]
+        axis.plot(100 * curves[some].mean(axis=1), style.line, color=style.colour, label=method)
     axis.set(xlabel="epoch", ylabel="validation accuracy (%)", ylim=(60, 100))
     axis.label_outer()
     axis.legend(loc="lower right")
+
 # %% [markdown]
-# ## What the network looks at
+# *Weight-tying learns fastest, since it sees all orientations at once; regularisation slowest. Mean over the seeds, on
+# 2,000 validation images, each in one random orientation.*
 #
-# Besides its answers we compare what they rest on. A *saliency map* says how much each pixel counts towards the logit of
-# the true digit. The paper's recipe: integrated gradients {cite}`sundararajan2017`, that is the mean gradient along
-# the straight path from an empty image (the mean pixel everywhere) to $x$, times $x$; of their absolute values those
-# below 0.9 of the largest are set to zero; a $3 \times 3$ Gaussian smooths the rest. Turned back to a common orientation, the maps of one image can be laid over each other.
+# ### What the first layer has learned
+#
+# A network that turns its filters, as WT does, needs each of them once. One that has learned to be invariant by itself might be
+# expected to have found each filter in all orientations. Has it?
 
-
-# %% {"mystnb": {"figure": {"caption": "What each network looks at (red) in the orientations of one digit, all turned back to a common orientation. A network that treats the orientations alike has the same spots in each column.", "name": "fig-saliency"}, "image": {"alt": "Saliency maps of one digit, a row per method, a column per orientation"}}, "tags": ["hide-input"]}
-def first_model(acting, method):
-    """The network of the first seed."""
-    run = settings.run(acting.name, method, settings.seeds[0])
-    return trained[run].model.cpu()
-
-
-acting = groups[0]
-figure, axes = plt.subplots(3, acting.order, figsize=(1.6 * acting.order, 4.8), squeeze=False)
-for row, method in zip(axes, METHOD_STYLES):
-    maps = ginv.orbit_maps(first_model(acting, method), digit, label, acting)
-    row[0].set_ylabel(method)
-    for axis, saliency in zip(row, maps):
-        show_saliency(axis, digit[0], saliency[0])
-
-# %% [markdown]
-# One digit may be an exception. So here is the first test image of each class, for a reader in a browser to step through
-# its orbit.
-
-# %% {"tags": ["hide-input"]}
-firsts = torch.stack([(test.labels == c).int().argmax() for c in range(CLASSES)])
-digits, classes = test.images[firsts], test.labels[firsts]
-
-
-def looks(acting, model):
-    """What it looks at in each orientation of each digit, turned back."""
-    maps = ginv.orbit_maps(model, digits, classes, acting).flatten(0, 1)
-    return [*map(saliency_picture, digits.repeat(acting.order, 1, 1, 1), maps)]
-
-
-def says(acting, model):
-    """The class it names for each, and the probability that it gives it."""
-    logits = ginv.orbit_logits(model, digits, acting).flatten(0, 1)
-    p, answer = logits.softmax(1).max(1)
-    return {"answer": [*map(str, answer.tolist())], "probability": p.tolist()}
-
-
-# %% {"tags": ["hide-input"]}
-pictures, maps, parts = [], {method: [] for method in METHOD_STYLES}, []
-for acting in groups:
-    pictures += map(saliency_picture, acting.orbit(digits).flatten(0, 1))
-    cells = {}
-    for method in METHOD_STYLES:
-        model = first_model(acting, method)
-        maps[method] += looks(acting, model)
-        for row, values in says(acting, model).items():
-            cells[row, method] = values
-    size, unit = (360, "°") if acting.name == "R4" else (36, " pixels")
-    steps = [f"{size // acting.order * g}{unit}" for g in acting.elements]
-    levels = {"group": [acting.name], "orientation": steps, "digit": classes.tolist()}
-    index = pd.MultiIndex.from_product(levels.values(), names=levels)
-    parts.append(pd.DataFrame(cells, index))
-
-states = pd.concat(parts).reorder_levels(["group", "digit", "orientation"])
-formats = {"answer": "{}", "probability": "{:.0%}"}
-caption = (
-    "The large image is what the networks are given. In red is what each of them looks at, turned back to the first orientation, and "
-    "below it what it answers. A network that treats the orientations alike looks at the same spots in all of them."
-)
-HTML(stepper(states, pictures, caption, formats, maps))
 
 # %%
-model = first_model(groups[0], "IR")
-attributions = ginv.integrated_gradients(model, images, test.labels[:100])
-kept = ginv.saliency_map(attributions, sigma=0) > 0
-pixels = kept.sum((1, 2, 3)).float().mean()
-Markdown(
-    f"At 0.9 of the maximum a map keeps {pixels:.1f} of 1,296 pixels (mean over 100 images, IR). It is a strict test."
-)
+def model_of(acting, method):
+    """The network of the first seed."""
+    return trained[settings.run(acting.name, method, settings.seeds[0])].model.cpu()
+
+
+groups = [ginv.group_named(name) for name in settings.groups]
+acting = groups[0]
+
+# %% {"mystnb": {"figure": {"name": "fig-filters"}, "image": {"alt": "Three rows of eight first-layer filters in a diverging colour map. Those of weight-tying and augmentation are strokes and blobs; those of regularisation are rings and patches that look much the same in every orientation"}}, "tags": ["hide-input"]}
+figure, axes = plt.subplots(3, 8, figsize=(8, 3.4))
+for row, method in zip(axes, METHODS):
+    weight = model_of(acting, method).features[1].weight.detach()
+    strongest = weight.norm(dim=1).argsort(descending=True)[:8]
+    row[0].set_ylabel(method, rotation=0, ha="right", va="center")
+    for axis, image in zip(row, weight[strongest].unflatten(1, (36, 36))):
+        axis.imshow(image, cmap="PuOr", vmin=-image.abs().max(), vmax=image.abs().max())
+        axis.set(xticks=[], yticks=[])
 
 # %% [markdown]
+# *Regularisation learns filters that cannot see the turn. The eight strongest filters of the first layer on the first
+# group; purple is negative, orange positive.*
+
+
+# %%
+def symmetric_share(method):
+    """Of the first layer's squared weights: that of each filter's mean over its orbit."""
+    weight = model_of(acting, method).features[1].weight.detach().unflatten(1, (36, 36))
+    return (acting.orbit(weight).mean(0).square().sum() / weight.square().sum()).item()
+
+
+shares = {method: symmetric_share(method) for method in METHODS}
+pd.Series(shares).round(2)
+
+# %%
+expect("IR's filters are the most symmetric", shares["IR"] > 1.5 * max(shares["DA"], shares["WT"]))
+
+# %% [markdown]
+# The shares above say how much of the filters is left when each is averaged over its own orbit. A filter that is its own
+# turned copy answers alike to all orientations, and has nothing to say about what distinguishes them. IR has moved
+# towards such filters. That is invariance, bought by not looking.
+#
 # ## How strong a penalty?
 #
-# The paper tunes $\nu$ "such that the resulting saliency invariance similarity $SI \ge 0.95$". SI is the cosine
-# similarity of two such maps, averaged over all pairs of orientations, those of an orientation with itself included: 1 if
-# the network looks at the same pixels in every orientation.
-#
-# So we look for the smallest $\nu$ whose SI, on validation images, reaches 0.95. One seed finds the neighbourhood, in steps
-# of ten that are then halved; from there all four are trained, and $\nu$ is moved until their mean SI lies between 0.95 and
-# 0.9525, which is as finely as four seeds can tell. Accuracy and SI below are over the orbits of the validation images. The
-# sweep is the one thing that this page does not redo: `make tune` does, and its table comes with the package, as
-# `ginv/runs/nu_sweep.csv`.
+# The paper tunes $\nu$ "such that the resulting saliency invariance similarity $SI \ge 0.95$". We look for the smallest
+# $\nu$ that does it on the 2,000 validation images: one seed finds the neighbourhood, in steps of ten that are then halved,
+# and from there all four are trained, until their mean SI lies between 0.95 and 0.9525. `make tune` repeats the search.
 
-# %%
+# %% {"mystnb": {"figure": {"name": "fig-sweep"}, "image": {"alt": "Accuracy against saliency similarity, one point per nu, falling, with the chosen nu ringed, one panel per group"}}, "tags": ["hide-input"]}
 sweep = read_sweep().query("regulariser == 'logit'")
-sweep = sweep[sweep["group"].isin(settings.groups)]
-order = sweep["group"].map(lambda name: ginv.group_named(name).order)
-sweep = sweep.assign(**{"SI, distinct pairs": (order * sweep.SI - 1) / (order - 1)})
-by_nu = sweep.groupby(["group", "nu"])[["accuracy", "SI", "SI, distinct pairs"]]
-by_nu = by_nu.agg(["mean", "std"])
-by_nu["seeds", ""] = sweep.groupby(["group", "nu"]).size()
-rows = list(by_nu.index)
-by_nu["chosen", ""] = ["←" * (nu == ginv.chosen_nu(name)) for name, nu in rows]
-by_nu.index = pd.MultiIndex.from_tuples([(name, f"{nu:g}") for name, nu in rows])
-show_table(by_nu, "300 epochs, 2,000 validation images")
-
-# %% {"mystnb": {"figure": {"caption": "What the penalty buys and what it costs: accuracy against SI on validation images, a point per \u03bd, averaged over its seeds; the numbers are the smallest \u03bd, the largest, and the chosen one, which is ringed. The dashed line is the target.", "name": "fig-sweep"}, "image": {"alt": "Accuracy against saliency similarity, one point per nu, with the chosen nu ringed, one panel per group"}}, "tags": ["hide-input"]}
 for name, axis in group_panels(settings).items():
     points = sweep[sweep["group"] == name].groupby("nu")[["SI", "accuracy"]].mean()
     style = METHOD_STYLES["IR"]
     axis.plot(points.SI, points.accuracy, style.line, marker=style.marker, color=style.colour)
     chosen = points.loc[[ginv.chosen_nu(name)]]
     for nu, point in pd.concat([points.iloc[[0, -1]], chosen]).iterrows():
-        axis.annotate(f"{nu:g}", point, textcoords="offset points", xytext=(8, 5))
+        axis.annotate(f"ν = {nu:g}", point, textcoords="offset points", xytext=(8, 5))
     axis.plot(chosen.SI, chosen.accuracy, "o", ms=14, mfc="none", color="black")
     axis.axvline(TARGET, ls="--", color="grey")
     axis.set(xlabel="saliency invariance SI", ylabel="accuracy over the orbit (%)")
@@ -285,138 +280,126 @@ for name, axis in group_panels(settings).items():
     axis.label_outer()
 
 # %% [markdown]
-# ## Measuring
-#
-# Four numbers for each network. The accuracy, over all orientations of all test images. And three measures of invariance,
-# which the paper defines for $x$ and $gx$ in its Equations 1 to 3; we average each over all ordered pairs $gx, hx$ of the
-# orbit, so that no orientation is special, and over the images. With $u$ the softmax of the logits and $m$ the saliency
-# map:
-#
-# $$
-# \begin{aligned}
-# DI_f &= D_{KL}(u_{gx} \,\|\, u_{hx}) && (1) \\
-# LI_f &= \tfrac12 \lVert f(gx) - f(hx) \rVert_2^2 && (2) \\
-# SI_f &= \cos \big( g^{-1} m_f(gx), \; h^{-1} m_f(hx) \big) && (3)
-# \end{aligned}
-# $$
+# *The more invariant, the less accurate. A point per ν, on validation images; ringed, the chosen one; dashed, the target.*
 
 # %%
-table = settings.table(trained)
-settings.save(table, results, "table1")
-means = table.groupby(["group", "method", "metric"], sort=False).value.mean()
-means = means.unstack()
-show_table(means[[*METRICS, "SI_distinct"]], settings.label, precision=4)
+expect("ν is 10 and 57", [ginv.chosen_nu(name) for name in ("R4", "T3")] == [10, 57])
+
+# %% [markdown]
+# The search chose $\nu = 10$ for the rotations and 57 for the translations. Near the target the curve is steep on R4: half a
+# hundredth of SI, which is all that the paper's two digits leave open, is worth half a point of accuracy.
+#
+# ## Measuring
+#
+# [How invariance is measured](metrics.ipynb) defines the three measures: LI for the logits, DI for the predicted
+# distributions, SI for the saliency maps. Each is averaged over all ordered pairs of the orbit and over all 50,000 test
+# images; the accuracy counts every orientation of every image.
+
+# %%
+means = table.groupby(["group", "method", "metric"]).value.mean().unstack()
+tied_errors = means.xs("WT", level="method")
+expect("WT is invariant up to rounding", (tied_errors[["LI", "DI"]] < 1e-6).all().all())
 
 # %% [markdown]
 # ## Table 1
 #
-# The paper's numbers, to lay beside ours: mean and spread over its four seeds, which we take for the sample standard
-# deviation.
+# Two means *agree* if they differ by no more than twice the standard error of their difference, $2 \sqrt{s^2/n +
+# s'^2/4}$, plus half a unit of the last digit that the paper prints (its spread is rounded, too, and gets half a unit more).
+# Our LI is doubled here, as if the paper's table left out the ½ of Equation 2; the next section returns to that.
+
 
 # %%
-printed = printed_table()
-as_printed = (printed.mean_text + " ± " + printed.sd_text).unstack(sort=False)
-show_table(as_printed, "Table 1 as the paper prints it")
+def agrees(ours, theirs):
+    """ours: a value a seed; theirs: a row of the paper."""
+    reach = room(ours.std(), len(ours), theirs)
+    return abs(ours.mean() - theirs["mean"]) <= reach
 
-# %% [markdown]
-# One convention has to be settled first: whether the LI of the paper's *table* has the ½ of Equation 2.
 
 # %% {"tags": ["hide-input"]}
-li_of_da = printed["mean"].xs(("DA", "LI"), level=["method", "metric"])
-share = means.LI.xs("DA", level="method") / li_of_da
-shares = [f"{share[name]:.2f} ({name})" for name in settings.groups]
-Markdown(
-    f"With the ½, our LI for DA is {' and '.join(shares)} of the paper's, run with {settings.label}."
+DIGITS = {"accuracy": 1, "LI": 2, "DI": 2, "SI": 2}
+doubled = runs[list(METRICS)] * {"accuracy": 1, "LI": 2, "DI": 1, "SI": 1}
+verdicts = pd.Series(
+    {
+        key: agrees(doubled.loc[key[:2], key[2]], printed.loc[key])
+        for key in printed.index
+        if key[0] in settings.groups and len(settings.seeds) > 1
+    },
+    dtype=bool,
+)
+
+
+def cell(name, method, metric):
+    ours, theirs = doubled.loc[(name, method), metric], printed.loc[(name, method, metric)]
+    mark = "" if verdicts.get((name, method, metric), True) else " ✕"
+    spread = "" if len(ours) < 2 else f" ± {ours.std():.{DIGITS[metric]}f}"
+    paper = f"{theirs.mean_text} ± {theirs.sd_text}"
+    return f"{ours.mean():.{DIGITS[metric]}f}{spread} ({paper}){mark}"
+
+
+for name in settings.groups:
+    rows = {m: {metric: cell(name, m, metric) for metric in METRICS} for m in METHODS}
+    caption = f"{GROUP_NAMES[name]}: ours, and the paper's in brackets; ✕ where they disagree"
+    display(show_table(pd.DataFrame(rows).loc[list(METRICS)], caption))
+
+# %%
+missed = {" ".join(key) for key, same in verdicts.items() if not same}
+expect(
+    "three cells of 24 disagree",
+    missed == {"R4 DA SI", "R4 IR accuracy", "T3 DA LI"} and len(verdicts) == 24,
 )
 
 # %% [markdown]
-# The paper trains for 300 epochs. If after as many this is nearer to ½ than to 1, its table may leave the ½ out. We read it
-# so for both groups, and double our LI in this comparison, and only here. This reading was chosen because it fits R4: where
-# LI of DA then agrees, that is no evidence of its own; where it does not, the reading is in doubt.
-
-# %%
-table = table[table.metric.isin(METRICS)]
-factor = table.metric.map({"LI": 2}).fillna(1)
-ours = table.assign(value=factor * table.value)
-ours = ours.groupby(["group", "method", "metric"]).value.agg(mean="mean", sd="std")
-
-# %% [markdown]
-# Two means *agree* here if they differ by no more than twice the standard error of their difference, $2 \sqrt{s^2/n +
-# s'^2/4}$, plus half a unit of the paper's last digit. The paper's spreads are rounded too, so $s'$ is its spread plus
-# half a unit of *its* last digit; where it prints a spread of 0.0 this is a loose test. `room` is how
-# far apart they may be.
+# Of the 24 cells three disagree. SI of DA on R4 is 0.47, and the paper prints 0.17. LI of DA on T3 is 35, and the paper has
+# 51. And IR on R4 comes out 0.4 points less accurate than the agreement allows, at 86.3 % for 87.9 %.
 #
-# Not every *yes* is evidence. LI, DI and SI of WT hold by construction, SI of IR by the choice of $\nu$, LI of DA, where it
-# does, by our reading; and for LI and DI of IR the paper's rounding is coarse. What is left is the accuracies, DI and SI of
-# DA, and every *no*.
-
-# %%
-theirs = printed.loc[ours.index]
-difference = ours["mean"] - theirs["mean"]
-rows = zip(ours.sd, theirs.iloc)
-agrees = difference.abs() <= [room(sd, len(settings.seeds), row) for sd, row in rows]
-agrees = agrees[ours.sd.notna()]  # one seed has no spread
-
-# %%
-side_by_side = pd.concat({"ours": ours, "paper": theirs[["mean", "sd"]]}, axis=1)
-side_by_side["", "difference"] = difference
-side_by_side["", "agrees"] = agrees.map({True: "yes", False: "no"})
-order = pd.MultiIndex.from_product([settings.groups, METHOD_STYLES, METRICS])
-show_table(side_by_side.loc[order], settings.label)
-
-# %% {"mystnb": {"figure": {"caption": "Table 1 as a picture: filled markers are ours, one per seed; large open ones the paper's. Upwards is accurate, to the right is a network that looks at the same pixels in every orientation.", "name": "fig-table1"}, "image": {"alt": "Accuracy against saliency similarity for the three methods, ours and the paper's, one panel per group"}}, "tags": ["hide-input"]}
-runs = table.pivot_table(index=["group", "method", "seed"], columns="metric", values="value")
-panels = group_panels(settings)
-plot_methods(panels, runs)
-for (name, method), row in theirs["mean"].unstack().loc[list(settings.groups)].iterrows():
-    style = METHOD_STYLES[method]
-    panels[name].plot(row.SI, row.accuracy, style.marker, color=style.colour, mfc="none", ms=11)
-
-# %% [markdown]
+# Not every agreement is evidence. LI, DI and SI of WT hold by construction, and SI of IR by the choice of $\nu$; for LI and
+# DI of IR the paper's rounding is coarse. What counts are the accuracies, DI and SI of DA, and each disagreement.
+#
 # ## Conventions
 #
-# The paper leaves room. Whether its table has the ½ of Equation 2, and whether pairs of an orientation with itself count, changes the
-# numbers by known factors: a group of $n$ elements has $n$ such pairs among $n^2$, and they add 0 to LI and DI and 1 to
-# SI. So each reading follows from the table above.
-#
-# What do the paper's own numbers allow? Maps are never negative, so with such pairs in, SI is at least $1/n$ unless maps are
-# empty; the paper's 0.17 for R4 is below ¼, so they are not in it. Its SI of IR, 0.95 ± 0.03 and ± 0.07, is what we have
-# either way. So no verdict on SI can hang on one reading: wherever SI stands in this book, it stands both ways, and where
-# one number is wanted it is that over all pairs, by which $\nu$ was tuned.
+# What do the paper's own numbers allow? Maps are never negative, so with the pairs of an orientation with itself counted,
+# SI is at least ¼ on R4. The paper's 0.17 is below that, so they cannot be in it. Its SI of IR, 0.95 ± 0.03 and ± 0.07, fits
+# ours either way. So wherever SI stands in this book, it stands both ways, and where one number is wanted it is that over
+# all pairs, by which $\nu$ was tuned.
 
 # %%
 n = means.index.get_level_values("group").map(lambda name: ginv.group_named(name).order)
 readings = pd.DataFrame(
     {
-        ("LI", "Equation 2"): means.LI,
-        ("LI", "without ½"): 2 * means.LI,
-        ("LI", "without ½, distinct pairs"): 2 * means.LI * n / (n - 1),
-        ("DI", "all pairs"): means.DI,
-        ("DI", "distinct pairs"): means.DI * n / (n - 1),
-        ("SI", "all pairs"): means.SI,
-        ("SI", "distinct pairs"): (n * means.SI - 1) / (n - 1),
+        "LI, with ½": means.LI,
+        "LI, without ½": 2 * means.LI,
+        "LI, paper": printed["mean"].xs("LI", level="metric"),
+        "SI, all pairs": means.SI,
+        "SI, distinct pairs": (n * means.SI - 1) / (n - 1),
+        "SI, paper": printed["mean"].xs("SI", level="metric"),
     }
-)
+).loc[list(settings.groups)]
+show_table(readings.drop(index="WT", level="method"), "Both readings beside the paper's", 2)
 
 # %%
-for metric in ("LI", "DI", "SI"):
-    readings[metric, "paper"] = theirs["mean"].xs(metric, level="metric")
-learned = readings.drop(index="WT", level="method")[["LI", "DI", "SI"]]
-show_table(learned.T, settings.label)
+da = readings.xs("DA", level="method").reindex(GROUPS).round(2)
+r4, t3 = ([*da.loc[name, ["SI, all pairs", "SI, distinct pairs"]]] for name in GROUPS)
+expect("R4: 0.47 and 0.29; T3: 0.61 and 0.42", (r4, t3) == ([0.47, 0.29], [0.61, 0.42]))
 
 # %% [markdown]
+# No reading gives both of the paper's numbers for DA. On R4 its 0.17 lies below both of ours, 0.47 and 0.29; on T3 its 0.57
+# lies between them, 0.61 and 0.42. [What the paper leaves open](open_choices.ipynb) searches further.
+#
+# The ½ of Equation 2 is the other convention. With it our LI of DA is half of the paper's on R4 and a third on T3, so we
+# took the table to leave it out, which fits R4 and not T3. The next section puts that in doubt.
+#
 # ## The initial weights, and all pairs
 #
-# The paper names Glorot and He among its references and does not say how its weights begin. We take PyTorch's, which are
-# the smallest: He's are 2.4 times as large. And its Equation 4 can be read with all pairs of an orbit as well as with one
-# random pair. The same networks under those readings, with $\nu$ tuned anew for each, on the first 10,000 test images
-# (`initialisation.yaml`, most of it trained on a GPU):
+# The paper cites Glorot and He and does not say how its weights begin. We take PyTorch's default, which is the smallest:
+# He's weights are 2.4 times as large. And its Equation 4 can be read with all pairs of an orbit as well as with one random
+# pair. Here are the same networks under those readings, $\nu$ tuned anew for each, on the first 10,000 test images (`initialisation.yaml`, most
+# of it trained on a GPU):
 
 # %% {"tags": ["hide-input"]}
-others = pd.read_csv(book_file("results/initialisation.csv"))
-others = others[others.group.isin(settings.groups)].replace({"pytorch": "PyTorch"})
+saved = pd.read_csv(book_file("results/initialisation.csv"))
+saved = saved[saved.group.isin(settings.groups)].replace({"pytorch": "PyTorch"})
 index = ["group", "initialisation", "recipe", "selection"]
-others = others.pivot_table("value", index, "metric")
+others = saved.pivot_table("value", index, "metric")
 
 
 def reading(name, initialisation, recipe="IR"):
@@ -433,88 +416,133 @@ READINGS = {
     "Glorot's": ("glorot",),
     "He's": ("he",),
 }
-rows = {
-    (name, text): reading(name, *of) for name in settings.groups for text, of in READINGS.items()
-}
+rows = {}
 for name in settings.groups:
-    row = theirs["mean"][name]
+    rows |= {(name, text): reading(name, *of) for text, of in READINGS.items()}
+    row = printed["mean"][name]
     cells = [row[cell] for cell in (("DA", "accuracy"), ("DA", "LI"), ("DA", "SI"), ("DA", "SI"))]
     rows[name, "the paper"] = [*cells, row["IR", "accuracy"], row["IR", "SI"]]
-columns = [
-    "DA accuracy",
-    "DA LI, with ½",
-    "DA SI",
-    "DA SI, distinct",
-    "IR accuracy",
-    "IR SI, distinct",
-]
+columns = ["DA accuracy", "DA LI", "DA SI", "DA SI, distinct", "IR accuracy", "IR SI, distinct"]
 begun = pd.DataFrame(rows, columns).T.rename_axis(["group", "weights"])
-show_table(begun, "Means over four seeds; the paper's SI stands under both of its readings", 2)
+show_table(begun, "Means over four seeds; LI with ½; the paper's SI stands under both readings", 2)
+
+# %%
+li = begun["DA LI"].unstack().reindex(GROUPS)
+between = (li["Glorot's"] < li["the paper"]) & (li["the paper"] < li["He's"])
+expect("with the ½, the paper's LI lies between Glorot's and He's", between)
+
+# %%
+epochs = others.LI.xs(("PyTorch", "DA"), level=(1, 2)).unstack().reindex(GROUPS).round()
+expect(
+    "LI nearly doubles after the best epoch on T3",
+    epochs.loc["T3", "last"] > 1.6 * epochs.loc["T3", "best"],
+)
+
+# %% [markdown]
+# With the ½, as Equation 2 has it, the paper's LI of DA lies between that of Glorot's and that of He's weights on *both*
+# groups, and no weights that we tried fit both without it. So the doubling above has lost its ground. We keep it, and
+# PyTorch's weights and the random pair, as the readings that were fixed first. What no row has is the paper's pair of SI.
+#
+# LI is a fickle number besides. With PyTorch's weights on T3 it nearly doubles from the best epoch to the last.
+#
+# The penalty on all pairs costs less accuracy than that on a random pair, on both groups: part of IR's price is the noise of
+# the pair.
+#
+# ## See for yourself
+#
+# What does each network look at? Red is where the saliency map is large, turned back to a common orientation.
+
+# %% {"mystnb": {"figure": {"name": "fig-saliency"}, "image": {"alt": "Saliency maps of one digit, a row per method, a column per orientation: the same spots in each column for weight-tying, and nearly so for regularisation; other spots for augmentation"}}, "tags": ["hide-input"]}
+firsts = torch.stack([(test.labels == c).int().argmax() for c in range(CLASSES)])
+digits, classes = test.images[firsts], test.labels[firsts]
+all_maps = {
+    (each.name, method): ginv.orbit_maps(model_of(each, method), digits, classes, each)
+    for each in groups
+    for method in METHODS
+}
+per_digit = {key: ginv.saliency_invariance(maps) for key, maps in all_maps.items()}
+contrast = per_digit[acting.name, "IR"] - per_digit[acting.name, "DA"]
+shown = contrast.argmax().item()
+figure, axes = plt.subplots(3, acting.order, figsize=(1.5 * acting.order, 4.6), squeeze=False)
+for row, method in zip(axes, METHODS):
+    value = per_digit[acting.name, method][shown]
+    row[0].set_ylabel(f"{method}\nSI {value:.2f}", rotation=0, ha="right", va="center")
+    for axis, saliency in zip(row, all_maps[acting.name, method][:, shown]):
+        show_saliency(axis, digits[shown], saliency)
+
+# %% [markdown]
+# *WT looks at the same pixels each time, and so does IR, nearly; DA does not. The first test digit of the class where the
+# two differ most.*
+#
+# One digit may be an exception. So here is the first of each class, to step through its orbit.
 
 
 # %% {"tags": ["hide-input"]}
-def of_weights(name):
-    li, paper = begun["DA LI, with ½"][name], theirs["mean"][name, "DA", "LI"]
-    last = others.LI[name, "PyTorch", "DA"]
-    seeds = pd.read_csv(book_file("results/initialisation.csv")).query(
-        "group == @name and recipe == 'DA' and initialisation == 'pytorch' and metric == 'LI'"
-    )
-    seeds = seeds.groupby("selection").value.agg(["min", "max"])
-    return (
-        f"- {GROUP_NAMES[name]}: LI of DA is {li.iloc[0]:.0f} with PyTorch's weights, {li.iloc[2]:.0f} with Glorot's, {li.iloc[3]:.0f} with He's; the paper has {paper:.0f}. "
-        f"With PyTorch's it is {last['best']:.0f} ({seeds['min']['best']:.0f} to {seeds['max']['best']:.0f} over the seeds) after the best epoch and {last['last']:.0f} "
-        f"({seeds['min']['last']:.0f} to {seeds['max']['last']:.0f}) after the last."
-    )
+def says(acting, model):
+    """The class it names for each, and the probability that it gives it."""
+    logits = ginv.orbit_logits(model, digits, acting).flatten(0, 1)
+    p, answer = logits.softmax(1).max(1)
+    return {"answer": [*map(str, answer.tolist())], "probability": p.tolist()}
 
 
-Markdown("\n".join(map(of_weights, settings.groups)))
+# %% {"tags": ["hide-input"]}
+pictures, looks, parts = [], {method: [] for method in METHODS}, []
+by_contrast = [*(c.item() for c in contrast.argsort(descending=True))]
+for each in groups:
+    pictures += map(saliency_picture, each.orbit(digits).flatten(0, 1))
+    cells = {}
+    for method in METHODS:
+        backdrop = digits.repeat(each.order, 1, 1, 1)
+        looks[method] += map(saliency_picture, backdrop, all_maps[each.name, method].flatten(0, 1))
+        cells["SI", method] = per_digit[each.name, method].repeat(each.order).tolist()
+        for row, values in says(each, model_of(each, method)).items():
+            cells[row, method] = values
+    size, unit = (360, "°") if each.name == "R4" else (36, " pixels")
+    steps = [f"{size // each.order * g}{unit}" for g in each.elements]
+    levels = {"group": [each.name], "orientation": steps, "digit": classes.tolist()}
+    index = pd.MultiIndex.from_product(levels.values(), names=levels)
+    parts.append(pd.DataFrame(cells, index))
 
-# %% [markdown]
-# So the reading above has lost its ground: that the table leaves the ½ out was concluded from PyTorch's weights, and on
-# R4 alone. With the ½ in, as Equation 2 has it, weights between Glorot's and He's would give the paper's LI of DA on *both*
-# groups, and no weights that we tried do so without it. What no row has is the paper's pair of SI. The penalty on all
-# pairs costs less accuracy than that on a random pair, on both groups: part of the price of IR is the noise of the pair.
-#
-# We keep PyTorch's weights, a random pair and the doubling in the comparison above, as the readings that were fixed first.
+states = pd.concat(parts).reorder_levels(["group", "digit", "orientation"])
+order = {classes[c].item(): place for place, c in enumerate(by_contrast)}
+formats = {"answer": "{}", "probability": "{:.0%}", "SI": "{:.2f}"}
+caption = (
+    "The large image is what the networks are given. In red is what each of them looks at, turned back to the first "
+    "orientation; below it its answer, and the SI of the digit over all orientations, which does not change as you turn it. "
+    "Digits are ordered by how far IR and DA differ."
+)
+places = sorted(range(len(states)), key=lambda i: order[states.index[i][1]])
+states = states.iloc[places]
+pictures = [pictures[i] for i in places]
+looks = {method: [tiles[i] for i in places] for method, tiles in looks.items()}
+HTML(stepper(states[["answer", "probability", "SI"]], pictures, caption, formats, looks))
 
 # %% [markdown]
 # ## What you saw
 
+# %%
+accuracy = means.accuracy.unstack().reindex(GROUPS)
+gap, cost = accuracy.WT - accuracy.DA, accuracy.DA - accuracy.IR
+expect("half a point; 7.7 and 2.9 points", (gap < 0.7) & (cost.round(1) == [7.7, 2.9]))
 
-# %% {"tags": ["hide-input"]}
-def found(name):
-    wt, da, ir = (means.loc[name, method] for method in ("WT", "DA", "IR"))
-    cells = agrees[agrees.index.get_level_values("group") == name].droplevel(0)
-    missed = ", ".join(
-        f"{metric} of {method}" for (method, metric), same in cells.items() if not same
-    )
-    reached = "reaches" if ir.SI >= TARGET else "does not reach"
-    return (
-        f"- **{GROUP_NAMES[name]}.** DA is right in {da.accuracy:.1f} % of all orientations, WT in "
-        f"{wt.accuracy:.1f} %. Yet the SI of DA is {da.SI:.2f} where that of WT is {wt.SI:.2f}, and its LI (Equation 2) "
-        f"is {da.LI:.1f} against {wt.LI:.0e}. IR, with an SI of {ir.SI:.3f} on the test images, {reached} "
-        f"{TARGET}; its LI is {ir.LI:.3f}, and its accuracy {ir.accuracy:.1f} %: {da.accuracy - ir.accuracy:.1f} "
-        f"points below DA."
-        + (
-            f" Of {len(cells)} cells of the paper's table {cells.sum()} agree with ours{f'; not {missed}' if missed else ''}."
-            if len(cells)
-            else " One seed has no spread, so nothing is compared with the paper."
-        )
-    )
-
-
-Markdown("\n".join(found(name) for name in settings.groups))
-
-
-# %% {"tags": ["hide-input"]}
-def si_of_da(name):
-    low, high = sorted(learned.loc[(name, "DA"), "SI"][["all pairs", "distinct pairs"]])
-    value = theirs["mean"][name, "DA", "SI"]
-    where = "above" if value > high else "below" if value < low else "between"
-    return f"for {name} the paper's {value:.2f} lies {where} our two readings, {low:.2f} and {high:.2f}"
-
-
-Markdown(
-    "The accuracy of DA does not tell that it is not invariant; the measures do. The SI of DA is the one whose definition "
-    f"leaves most open: {'; '.join(map(si_of_da, settings.groups))}."
-)
+# %% [markdown]
+# - Augmentation is within half a point of weight-tying in accuracy, and far from it in everything that looks behind the
+#   answer: its accuracy cannot reveal that it is not invariant.
+# - The penalty brings SI to 0.95, at 7.7 points of accuracy on the rotations and 2.9 on the translations.
+# - Of the paper's 24 cells 21 agree with ours. The widest gap is the SI of augmentation on rotations, whose definition the
+#   paper leaves most open.
+#
+# ## Change this, and predict what happens
+#
+# 1. In `augment`, let `g` be 0 for all images: no augmentation. What becomes of the accuracy over the orbit, if you train
+#    the loop above for ten epochs with `nu=0`?
+# 2. In the tied layer, take `responses.mean(0)` instead of the maximum. Is the network still invariant?
+#
+# <details><summary>What happens</summary>
+#
+# 1. Upright digits are classified as well as ever, in 94 % of cases, and turned ones in 14 to 26 %: 37 % over the orbit. The
+#    same ten epochs with augmentation give 78 %.
+# 2. It is: a mean does not care about the order of the responses either. But the mean of $\langle gw, x \rangle$ over $g$ is
+#    $\langle \bar w, x \rangle$ with the filter averaged over its orbit, so the layer sees nothing but that average.
+#
+# </details>
