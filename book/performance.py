@@ -218,7 +218,6 @@ curves = {
     for item, rows in growing.groupby("item", sort=False)
 }
 exponents = pd.Series({name: exponent(c) for name, c in curves.items()})
-expect("nothing grows faster than in proportion", exponents < 1.05)
 
 # %% {"mystnb": {"figure": {"name": "fig-growth"}, "image": {"alt": "Four panels of seconds against n, each with a dashed straight line through 0 and the first point; all curves stay below their lines"}}, "tags": ["hide-input"]}
 panels = [
@@ -243,7 +242,11 @@ for axis, (label, names) in zip(axes.flat, panels):
 # *Nothing grows faster than in proportion. Time against the number of seeds, of test images and of group elements (R:
 # rotations, T: translations). Dashed: in proportion to n, through the first point. In brackets the exponent of the power
 # of n that fits best.*
-#
+
+# %%
+expect("nothing grows faster than in proportion", exponents < 1.05)
+
+# %% [markdown]
 # ## Less precision
 #
 # bfloat16 has the range of float32 and 8 bits of its 24, and processors multiply it several times faster. `Run(...,

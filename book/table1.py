@@ -67,15 +67,16 @@ from ginv.pages.figures import (
     draw_three_ways,
     group_panels,
     plot_methods,
-    saliency_picture,
+    show_framed,
     show_saliency,
     show_table,
     use_style,
 )
 from ginv.pages.paper import METRICS, book_file, printed_table, room
-from ginv.pages.stepper import stepper
-from ginv.recipe import GROUPS, METHODS
+from ginv.pages.stepper import orbit_stepper
+from ginv.recipe import GROUPS, METHODS, Run
 from ginv.runs.nu import TARGET, read_sweep
+from ginv.stack import train_stack
 
 refuse_unknown()  # a parameter by a wrong name
 settings = Settings(profile, group, seeds, device, results)
@@ -95,8 +96,8 @@ for (name, method), row in printed["mean"].unstack().loc[list(settings.groups)].
 
 # %% [markdown]
 # *Table 1 as a picture. Filled: our networks, one marker per seed. Open: the paper's means. Up is accurate over all
-# orientations, right is a network that looks at the same pixels in each of them (SI). Ours and the paper's part ways in
-# one place: the SI of augmentation on rotations.*
+# orientations, right is a network that looks at the same pixels in each of them (SI). Ours and the paper's part ways on
+# the rotations: in the SI of augmentation, and, by 1.6 points, in the accuracy of regularisation.*
 #
 # ## One digit, all its orientations
 #
@@ -107,11 +108,20 @@ for (name, method), row in printed["mean"].unstack().loc[list(settings.groups)].
 data = ginv.load_dataset()
 assert (len(data.train), len(data.validation), len(data.test)) == (10_000, 2_000, 50_000)
 test = data.test
-digit, label = test.images[4:5], test.labels[4:5]
+digit = test.images[4:5]
+groups = [ginv.group_named(name) for name in settings.groups]
+
+# %% {"mystnb": {"figure": {"name": "fig-orbits"}, "image": {"alt": "A row of one digit in four orientations, and a row of it in three horizontal positions, in the last two of which it is cut at the edge and goes on at the other"}}, "tags": ["hide-input"]}
+figure, axes = plt.subplots(len(groups), 4, figsize=(5, 1.5 * len(groups)), squeeze=False)
+for row, each in zip(axes, groups):
+    show_framed(row, each.orbit(digit[0]), [f"{each.name}, g = {g}" for g in each.elements])
 
 # %% [markdown]
-# Each network is trained and tested on one group: the quarter turns R4, or T3, the cyclic shifts by a third of the width.
-# The label of a digit is the same in every orientation.
+# *One digit, its two orbits, one label. R4 turns the image by quarters. T3 shifts it by thirds of the width, and what
+# leaves on one side comes back on the other.*
+#
+# Each network is trained and tested on one of the two groups. Both only move pixels, so nothing is interpolated and nothing
+# is lost.
 #
 # ## Three ways
 #
@@ -122,7 +132,7 @@ digit, label = test.images[4:5], test.labels[4:5]
 network = ginv.MLP(generator=torch.Generator().manual_seed(0))
 sum(parameter.numel() for parameter in network.parameters())
 
-# %% {"mystnb": {"figure": {"name": "fig-three-ways"}, "image": {"alt": "Three rows. Weight-tying: one digit, a filter in four orientations, their maximum. Data augmentation: the digit in one random orientation, the network, its label. Invariance regularisation: two random orientations, the same network twice, the label and a penalty on the difference"}}, "tags": ["hide-input"]}
+# %% {"mystnb": {"figure": {"name": "fig-three-ways"}, "image": {"alt": "Three rows. Weight-tying: one digit, its products with a filter in four orientations, their maximum. Data augmentation: the digit in one random orientation, the network, its label. Invariance regularisation: two random orientations, the same network twice, the label of the first and a penalty on the difference"}}, "tags": ["hide-input"]}
 draw_three_ways(ginv.Rotations(4), digit[0, 0])
 
 # %% [markdown]
@@ -143,37 +153,41 @@ torch.testing.assert_close(tied.features(x), responses.amax(0) + layer.bias)
 torch.testing.assert_close(tied(rotations.act(1, x)), tied(x))
 
 # %% [markdown]
-# **Data augmentation (DA).** The network stays as it is. Each image is shown in an orientation drawn at random, anew in each
-# epoch, and the labels do the rest.
+# **Data augmentation (DA).** The network stays as it is. Each image is shown in an orientation $g$ drawn at random, anew in
+# each epoch, and keeps its label.
 
 
 # %%
-def augment(x, acting, generator):
-    """Each image in one random orientation."""
-    g = torch.randint(acting.order, (len(x),), generator=generator)
-    return acting.orbit(x)[g, torch.arange(len(x))]
+def turned(x, g):
+    """Each image in its own orientation."""
+    return rotations.orbit(x)[g, torch.arange(len(x))]
+
+
+def da_loss(model, x, y, g):
+    return F.cross_entropy(model(turned(x, g)), y)
 
 
 # %% [markdown]
-# **Invariance regularisation (IR).** Every image is shown in two random orientations, and the network pays for each
-# difference between the two (Equation 4 of the paper):
+# **Invariance regularisation (IR).** Every image is shown in two random orientations, and the network pays for the
+# difference between its two outputs (Equation 4 of the paper):
 #
 # $$
 # \min_\theta \; \mathcal{L}_f(\mathcal{D}) + \nu \, I_f(\mathcal{D}, \mathcal{G}), \qquad
 # I_f = \tfrac12 \lVert f(gx) - f(hx) \rVert_2^2 . \tag{4}
 # $$
+#
+# The task loss is DA's, on the first of the two.
 
 
 # %%
-def ir_loss(model, x, y, acting, nu, generator):
-    a, b = (model(augment(x, acting, generator)) for _ in range(2))
-    task = (F.cross_entropy(a, y) + F.cross_entropy(b, y)) / 2
-    return task + nu * (a - b).square().sum(1).mean() / 2
+def ir_loss(model, x, y, g, h, nu):
+    change = model(turned(x, g)) - model(turned(x, h))
+    return da_loss(model, x, y, g) + nu * change.square().sum(1).mean() / 2
 
 
 # %% [markdown]
-# The two orientations are drawn independently, so that the mean of the penalty is LI, the error that is measured in the end.
-# Over all pairs it is exactly that:
+# Drawn independently, $g$ and $h$ make every pair of orientations equally likely. So the penalty is on average the very LI
+# that is measured in the end:
 
 # %%
 logits = ginv.orbit_logits(network, x, rotations).double()
@@ -182,17 +196,31 @@ torch.testing.assert_close(torch.stack(pairs).mean(0), ginv.logit_invariance(log
 
 # %% [markdown]
 # The rest is the same for all three: Adam with learning rate 0.0008, batches of 512 out of 10,000 images, 300 epochs, and
-# in the end the weights of the epoch with the best validation accuracy. A first epoch of IR by hand:
+# in the end the weights of the epoch with the best validation accuracy. Here are the first two steps of IR by hand, on
+# 1,024 images:
 
 # %%
-generator = torch.Generator().manual_seed(0)
+n, generator = 1024, torch.Generator().manual_seed(0)
+network = ginv.MLP(generator=generator)
 optimiser = torch.optim.Adam(network.parameters(), lr=8e-4)
-for batch in torch.randperm(10_000, generator=generator).split(512):
-    x, y = data.train.images[batch], data.train.labels[batch]
-    loss = ir_loss(network, x, y, rotations, nu=10.0, generator=generator)
+shuffled = torch.randperm(n, generator=generator)
+drawn = torch.randint(rotations.order, (2, n), generator=generator)
+
+# %%
+for rows, (g, h) in zip(shuffled.split(512), drawn.split(512, dim=1)):
+    images, labels = data.train.images[rows], data.train.labels[rows]
+    loss = ir_loss(network, images, labels, g, h, nu=10.0)
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
+
+# %% [markdown]
+# `ginv` trains many networks at once, and each of them like this:
+
+# %%
+first = Run("R4", "IR", nu=10.0, epochs=1, train_images=n)
+[same] = train_stack([first], device=torch.device("cpu"), progress=False)
+torch.testing.assert_close(network(x), same.model(x), rtol=1e-3, atol=1e-4)
 
 # %% {"mystnb": {"figure": {"name": "fig-training"}, "image": {"alt": "Validation accuracy against epoch, a line per method, one panel per group: weight-tying first, augmentation close behind, regularisation below"}}, "tags": ["hide-input"]}
 curves = pd.DataFrame(
@@ -212,8 +240,9 @@ for name, axis in group_panels(settings).items():
 #
 # ### What the first layer has learned
 #
-# A network that turns its filters, as WT does, needs each of them once. One that has learned to be invariant by itself might be
-# expected to have found each filter in all orientations. Has it?
+# WT turns its filters itself and needs each of them once. A network that learns to be invariant could do the same by hand:
+# learn each filter in all four orientations. The paper says that augmentation makes a network learn "a separate set of
+# features" for each. Do its filters come in orbits?
 
 
 # %%
@@ -222,41 +251,65 @@ def model_of(acting, method):
     return trained[settings.run(acting.name, method, settings.seeds[0])].model.cpu()
 
 
-groups = [ginv.group_named(name) for name in settings.groups]
+def filters_of(method):
+    """Its filters on the first group, strongest first."""
+    weight = model_of(acting, method).features[1].weight.detach().unflatten(1, (36, 36))
+    return weight[weight.norm(dim=(1, 2)).argsort(descending=True)]
+
+
 acting = groups[0]
 
-# %% {"mystnb": {"figure": {"name": "fig-filters"}, "image": {"alt": "Three rows of eight first-layer filters in a diverging colour map. Those of weight-tying and augmentation are strokes and blobs; those of regularisation are rings and patches that look much the same in every orientation"}}, "tags": ["hide-input"]}
-figure, axes = plt.subplots(3, 8, figsize=(8, 3.4))
+# %% {"mystnb": {"figure": {"name": "fig-filters"}, "image": {"alt": "Three rows of eight first-layer filters in a diverging colour map. Those of weight-tying and augmentation are strokes and blobs; those of regularisation are patterns that look much the same in every orientation"}}, "tags": ["hide-input"]}
+figure, axes = plt.subplots(3, 8, figsize=(8, 3.2))
 for row, method in zip(axes, METHODS):
-    weight = model_of(acting, method).features[1].weight.detach()
-    strongest = weight.norm(dim=1).argsort(descending=True)[:8]
     row[0].set_ylabel(method, rotation=0, ha="right", va="center")
-    for axis, image in zip(row, weight[strongest].unflatten(1, (36, 36))):
+    for axis, image in zip(row, filters_of(method)[:, 4:-4, 4:-4]):
         axis.imshow(image, cmap="PuOr", vmin=-image.abs().max(), vmax=image.abs().max())
         axis.set(xticks=[], yticks=[])
 
 # %% [markdown]
-# *Regularisation learns filters that cannot see the turn. The eight strongest filters of the first layer on the first
-# group; purple is negative, orange positive.*
+# *Augmentation learns no orbits of filters; regularisation learns filters that hardly change when they are turned. The
+# eight strongest filters of the first layer on R4, without the padding; purple is negative, orange positive.*
 
 
 # %%
-def symmetric_share(method):
-    """Of the first layer's squared weights: that of each filter's mean over its orbit."""
-    weight = model_of(acting, method).features[1].weight.detach().unflatten(1, (36, 36))
-    return (acting.orbit(weight).mean(0).square().sum() / weight.square().sum()).item()
+def likeness(filters, g):
+    """The cosine of a filter, turned by g, with the other that is likest to it; mean of 32."""
+    units = filters / filters.norm(dim=(1, 2), keepdim=True)
+    cosines = acting.act(g, units).flatten(1) @ units.flatten(1).T
+    return cosines.fill_diagonal_(-1).max(1).values[:32].mean().item()
 
 
-shares = {method: symmetric_share(method) for method in METHODS}
-pd.Series(shares).round(2)
+def symmetric_share(filters):
+    """Of the squared weights: what is left when each filter is averaged over its orbit."""
+    return (acting.orbit(filters).mean(0).square().sum() / filters.square().sum()).item()
+
+
+# %% {"tags": ["hide-input"]}
+found = {
+    "likest filter": [likeness(filters_of(method), 0) for method in METHODS],
+    "likest turned filter": [likeness(filters_of(method), 1) for method in METHODS],
+    "symmetric share": [symmetric_share(filters_of(method)) for method in METHODS],
+}
+learned = pd.DataFrame(found, METHODS)
+show_table(learned, f"First layer on {acting.name}, one seed", 2)
 
 # %%
-expect("IR's filters are the most symmetric", shares["IR"] > 1.5 * max(shares["DA"], shares["WT"]))
+share, likest = learned["symmetric share"], learned["likest turned filter"]
+apart = abs(likest["DA"] - 0.4) < 0.05 and abs(learned["likest filter"]["DA"] - 0.3) < 0.05
+symmetric = abs(share["IR"] - 0.8) < 0.05 and abs(share["DA"] - 0.4) < 0.05
+expect(
+    "DA's filters are no turned copies of each other, and IR's are symmetric", apart and symmetric
+)
 
 # %% [markdown]
-# The shares above say how much of the filters is left when each is averaged over its own orbit. A filter that is its own
-# turned copy answers alike to all orientations, and has nothing to say about what distinguishes them. IR has moved
-# towards such filters. That is invariance, bought by not looking.
+# As weights, they do not. The filter that is likest to a turned copy of one of DA's has a cosine of about 0.4 with it, where
+# a copy would have 1. That is more than the 0.3 among the filters as they are, and far from an orbit. (Compared by their
+# responses to digits, they come in orbits by half: [The price of invariance](price.ipynb#whose-units-come-in-orbits).)
+#
+# The last column shows what IR does instead. Average each filter over its own orbit, and 0.8 of IR's squared weights are
+# left, 0.4 of DA's. A filter that equals its own turned copies gives the same response in all orientations, and cannot
+# see what distinguishes them. That is invariance, bought by not looking.
 #
 # ## How strong a penalty?
 #
@@ -272,7 +325,8 @@ for name, axis in group_panels(settings).items():
     axis.plot(points.SI, points.accuracy, style.line, marker=style.marker, color=style.colour)
     chosen = points.loc[[ginv.chosen_nu(name)]]
     for nu, point in pd.concat([points.iloc[[0, -1]], chosen]).iterrows():
-        axis.annotate(f"ν = {nu:g}", point, textcoords="offset points", xytext=(8, 5))
+        place = (8, 5) if nu < 100 else (-30, -15)
+        axis.annotate(f"ν = {nu:g}", point, textcoords="offset points", xytext=place)
     axis.plot(chosen.SI, chosen.accuracy, "o", ms=14, mfc="none", color="black")
     axis.axvline(TARGET, ls="--", color="grey")
     axis.set(xlabel="saliency invariance SI", ylabel="accuracy over the orbit (%)")
@@ -283,11 +337,14 @@ for name, axis in group_panels(settings).items():
 # *The more invariant, the less accurate. A point per ν, on validation images; ringed, the chosen one; dashed, the target.*
 
 # %%
-expect("ν is 10 and 57", [ginv.chosen_nu(name) for name in ("R4", "T3")] == [10, 57])
+expect("ν is 10 and 57", [ginv.chosen_nu(name) for name in GROUPS] == [10, 57])
+near = sweep.query("group == 'R4' and 5 < nu <= 10").groupby("nu")[["SI", "accuracy"]].mean()
+slope = near.accuracy.diff().iloc[-1] / near.SI.diff().iloc[-1]
+expect("half a hundredth of SI is worth 0.75 points on R4", abs(-0.005 * slope - 0.75) < 0.05)
 
 # %% [markdown]
 # The search chose $\nu = 10$ for the rotations and 57 for the translations. Near the target the curve is steep on R4: half a
-# hundredth of SI, which is all that the paper's two digits leave open, is worth half a point of accuracy.
+# hundredth of SI, which the paper's two digits leave open, is worth three quarters of a point of accuracy.
 #
 # ## Measuring
 #
@@ -316,7 +373,6 @@ def agrees(ours, theirs):
 
 
 # %% {"tags": ["hide-input"]}
-DIGITS = {"accuracy": 1, "LI": 2, "DI": 2, "SI": 2}
 doubled = runs[list(METRICS)] * {"accuracy": 1, "LI": 2, "DI": 1, "SI": 1}
 verdicts = pd.Series(
     {
@@ -331,9 +387,10 @@ verdicts = pd.Series(
 def cell(name, method, metric):
     ours, theirs = doubled.loc[(name, method), metric], printed.loc[(name, method, metric)]
     mark = "" if verdicts.get((name, method, metric), True) else " ✕"
-    spread = "" if len(ours) < 2 else f" ± {ours.std():.{DIGITS[metric]}f}"
+    digits = 1 if theirs["mean"] > 1 and metric != "SI" else 2
+    spread = "" if len(ours) < 2 else f" ± {ours.std():.{digits}f}"
     paper = f"{theirs.mean_text} ± {theirs.sd_text}"
-    return f"{ours.mean():.{DIGITS[metric]}f}{spread} ({paper}){mark}"
+    return f"{ours.mean():.{digits}f}{spread} ({paper}){mark}"
 
 
 for name in settings.groups:
@@ -350,7 +407,7 @@ expect(
 
 # %% [markdown]
 # Of the 24 cells three disagree. SI of DA on R4 is 0.47, and the paper prints 0.17. LI of DA on T3 is 35, and the paper has
-# 51. And IR on R4 comes out 0.4 points less accurate than the agreement allows, at 86.3 % for 87.9 %.
+# 51. And IR on R4 is right in 86.3 % where the paper has 87.9 %: 1.6 points less, and the spread of the seeds allows 1.2.
 #
 # Not every agreement is evidence. LI, DI and SI of WT hold by construction, and SI of IR by the choice of $\nu$; for LI and
 # DI of IR the paper's rounding is coarse. What counts are the accuracies, DI and SI of DA, and each disagreement.
@@ -393,7 +450,7 @@ expect("R4: 0.47 and 0.29; T3: 0.61 and 0.42", (r4, t3) == ([0.47, 0.29], [0.61,
 # The paper cites Glorot and He and does not say how its weights begin. We take PyTorch's default, which is the smallest:
 # He's weights are 2.4 times as large. And its Equation 4 can be read with all pairs of an orbit as well as with one random
 # pair. Here are the same networks under those readings, $\nu$ tuned anew for each, on the first 10,000 test images (`initialisation.yaml`, most
-# of it trained on a GPU):
+# of it trained on a GPU; PyTorch's IR is that of Table 1, on all images):
 
 # %% {"tags": ["hide-input"]}
 saved = pd.read_csv(book_file("results/initialisation.csv"))
@@ -424,7 +481,9 @@ for name in settings.groups:
     rows[name, "the paper"] = [*cells, row["IR", "accuracy"], row["IR", "SI"]]
 columns = ["DA accuracy", "DA LI", "DA SI", "DA SI, distinct", "IR accuracy", "IR SI, distinct"]
 begun = pd.DataFrame(rows, columns).T.rename_axis(["group", "weights"])
-show_table(begun, "Means over four seeds; LI with ½; the paper's SI stands under both readings", 2)
+tenths = ["DA accuracy", "DA LI", "IR accuracy"]
+tidy = begun.assign(**{k: begun[k].map("{:.1f}".format, na_action="ignore") for k in tenths})
+show_table(tidy, "Means over four seeds; LI with ½; the paper's SI stands under both readings", 2)
 
 # %%
 li = begun["DA LI"].unstack().reindex(GROUPS)
@@ -438,6 +497,10 @@ expect(
     epochs.loc["T3", "last"] > 1.6 * epochs.loc["T3", "best"],
 )
 
+cheaper = begun["IR accuracy"].unstack().reindex(GROUPS)
+cheaper = cheaper["PyTorch's, all pairs"] - cheaper["PyTorch's"]
+expect("all pairs are 2.8 and 0.9 points better", (cheaper - [2.8, 0.9]).abs() < 0.1)
+
 # %% [markdown]
 # With the ½, as Equation 2 has it, the paper's LI of DA lies between that of Glorot's and that of He's weights on *both*
 # groups, and no weights that we tried fit both without it. So the doubling above has lost its ground. We keep it, and
@@ -445,8 +508,8 @@ expect(
 #
 # LI is a fickle number besides. With PyTorch's weights on T3 it nearly doubles from the best epoch to the last.
 #
-# The penalty on all pairs costs less accuracy than that on a random pair, on both groups: part of IR's price is the noise of
-# the pair.
+# The penalty on all pairs costs less accuracy than that on a random pair, by 2.8 points on R4 and 0.9 on T3: part of IR's
+# price is the noise of the pair.
 #
 # ## See for yourself
 #
@@ -476,46 +539,23 @@ for row, method in zip(axes, METHODS):
 #
 # One digit may be an exception. So here is the first of each class, to step through its orbit.
 
-
 # %% {"tags": ["hide-input"]}
-def says(acting, model):
-    """The class it names for each, and the probability that it gives it."""
-    logits = ginv.orbit_logits(model, digits, acting).flatten(0, 1)
-    p, answer = logits.softmax(1).max(1)
-    return {"answer": [*map(str, answer.tolist())], "probability": p.tolist()}
+models = {(each.name, m): model_of(each, m) for each in groups for m in METHODS}
+HTML(orbit_stepper(models, groups, digits, classes))
 
 
-# %% {"tags": ["hide-input"]}
-pictures, looks, parts = [], {method: [] for method in METHODS}, []
-by_contrast = [*(c.item() for c in contrast.argsort(descending=True))]
-for each in groups:
-    pictures += map(saliency_picture, each.orbit(digits).flatten(0, 1))
-    cells = {}
-    for method in METHODS:
-        backdrop = digits.repeat(each.order, 1, 1, 1)
-        looks[method] += map(saliency_picture, backdrop, all_maps[each.name, method].flatten(0, 1))
-        cells["SI", method] = per_digit[each.name, method].repeat(each.order).tolist()
-        for row, values in says(each, model_of(each, method)).items():
-            cells[row, method] = values
-    size, unit = (360, "°") if each.name == "R4" else (36, " pixels")
-    steps = [f"{size // each.order * g}{unit}" for g in each.elements]
-    levels = {"group": [each.name], "orientation": steps, "digit": classes.tolist()}
-    index = pd.MultiIndex.from_product(levels.values(), names=levels)
-    parts.append(pd.DataFrame(cells, index))
+# %%
+def answers(name, method):
+    """Of all these digits: `[G, digits]`."""
+    each = ginv.group_named(name)
+    return ginv.orbit_logits(models[name, method], digits, each).argmax(-1)
 
-states = pd.concat(parts).reorder_levels(["group", "digit", "orientation"])
-order = {classes[c].item(): place for place, c in enumerate(by_contrast)}
-formats = {"answer": "{}", "probability": "{:.0%}", "SI": "{:.2f}"}
-caption = (
-    "The large image is what the networks are given. In red is what each of them looks at, turned back to the first "
-    "orientation; below it its answer, and the SI of the digit over all orientations, which does not change as you turn it. "
-    "Digits are ordered by how far IR and DA differ."
-)
-places = sorted(range(len(states)), key=lambda i: order[states.index[i][1]])
-states = states.iloc[places]
-pictures = [pictures[i] for i in places]
-looks = {method: [tiles[i] for i in places] for method, tiles in looks.items()}
-HTML(stepper(states[["answer", "probability", "SI"]], pictures, caption, formats, looks))
+
+expect("no answer changes", [bool((answers(*k) == answers(*k)[0]).all()) for k in models])
+
+# %% [markdown]
+# One thing never changes here: the answers. All three networks call each of these digits the same in all of its orientations.
+# Only the red spots give away that DA gets there differently each time.
 
 # %% [markdown]
 # ## What you saw
@@ -523,10 +563,11 @@ HTML(stepper(states[["answer", "probability", "SI"]], pictures, caption, formats
 # %%
 accuracy = means.accuracy.unstack().reindex(GROUPS)
 gap, cost = accuracy.WT - accuracy.DA, accuracy.DA - accuracy.IR
-expect("half a point; 7.7 and 2.9 points", (gap < 0.7) & (cost.round(1) == [7.7, 2.9]))
+close = ((gap - [0.6, 0.3]).abs() < 0.06) & ((cost - [7.7, 2.9]).abs() < 0.06)
+expect("DA is 0.6 and 0.3 points below WT, IR 7.7 and 2.9 below DA", close)
 
 # %% [markdown]
-# - Augmentation is within half a point of weight-tying in accuracy, and far from it in everything that looks behind the
+# - Augmentation is within 0.6 points of weight-tying in accuracy, and far from it in everything that looks behind the
 #   answer: its accuracy cannot reveal that it is not invariant.
 # - The penalty brings SI to 0.95, at 7.7 points of accuracy on the rotations and 2.9 on the translations.
 # - Of the paper's 24 cells 21 agree with ours. The widest gap is the SI of augmentation on rotations, whose definition the
@@ -534,14 +575,14 @@ expect("half a point; 7.7 and 2.9 points", (gap < 0.7) & (cost.round(1) == [7.7,
 #
 # ## Change this, and predict what happens
 #
-# 1. In `augment`, let `g` be 0 for all images: no augmentation. What becomes of the accuracy over the orbit, if you train
-#    the loop above for ten epochs with `nu=0`?
+# 1. Train the loop above on all 10,000 images for ten epochs with `da_loss`, with all `drawn` set to 0: no augmentation.
+#    How often is it right in each orientation?
 # 2. In the tied layer, take `responses.mean(0)` instead of the maximum. Is the network still invariant?
 #
 # <details><summary>What happens</summary>
 #
-# 1. Upright digits are classified as well as ever, in 94 % of cases, and turned ones in 14 to 26 %: 37 % over the orbit. The
-#    same ten epochs with augmentation give 78 %.
+# 1. Upright digits are classified as well as ever, in 94 % of cases, those upside down in 27 % and the others in 14 %: 37 %
+#    over the orbit. The same ten epochs with augmentation give 78 %, in each orientation.
 # 2. It is: a mean does not care about the order of the responses either. But the mean of $\langle gw, x \rangle$ over $g$ is
 #    $\langle \bar w, x \rangle$ with the filter averaged over its orbit, so the layer sees nothing but that average.
 #

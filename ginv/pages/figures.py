@@ -87,7 +87,7 @@ def group_panels(settings: Settings, height: float = 3.2) -> dict[str, Axes]:
 
 def group_columns(settings: Settings, height: float, *labels: str) -> dict[str, list[Axes]]:
     """The same with a row of panels per label of a y axis."""
-    shape = dict(figsize=(8, height), sharex="col", sharey="row", squeeze=False)
+    shape: dict[str, Any] = dict(figsize=(8, height), sharex="col", sharey="row", squeeze=False)
     figure, axes = plt.subplots(len(labels), len(settings.groups), **shape)
     for label, axis in zip(labels, axes[:, 0], strict=True):
         axis.set_ylabel(label)
@@ -102,8 +102,8 @@ def panel_grid(
     settings: Settings, rows: int, columns: int, height: float, **options: Any
 ) -> tuple[Figure, Any]:
     """A figure and its axes `[rows, columns]`; says so where it is not the paper's profile."""
-    options = dict(figsize=(8, height), sharex=True, squeeze=False) | options
-    figure, axes = plt.subplots(rows, columns, **options)
+    drawn: dict[str, Any] = dict(figsize=(8, height), sharex=True, squeeze=False) | options
+    figure, axes = plt.subplots(rows, columns, **drawn)
     if settings.profile != "paper":
         figure.suptitle(settings.label, fontsize="small", color="grey")
     return figure, axes
@@ -171,7 +171,7 @@ def show_seeds(
     """A column per name: a marker per seed, open where it is hollow, and a bar at the mean."""
     for place, (name, value) in enumerate(values.items()):
         fill = "none" if name in hollow else looks[name].colour
-        dots = dict(color=looks[name].colour, mfc=fill, ls="")
+        dots: dict[str, Any] = dict(color=looks[name].colour, mfc=fill, ls="")
         axis.plot([place] * len(value), value, marker=looks[name].marker, **dots)
         axis.hlines(value.mean(), place - 0.3, place + 0.3, looks[name].colour)
     axis.set_xticks(range(len(values)), [name.split(", ")[-1] for name in values])
@@ -206,10 +206,10 @@ def show_decay(axis: Axes, table: pd.DataFrame, looks: dict[str, MethodStyle]) -
     """
     line = table[[isinstance(row, int | float) for row in table.index]].sort_index()
     style = METHOD_STYLES["DA"]
-    look = dict(color=style.colour, ls=style.line, marker=style.marker)
-    axis.semilogx(*line.to_numpy().T, label="DA with weight decay", **look)
+    line_of_da = {"color": style.colour, "ls": style.line, "marker": style.marker}
+    axis.semilogx(*line.to_numpy().T, label="DA with weight decay", **line_of_da)
     for strength, place in line.iterrows():
-        at = dict(textcoords="offset points", xytext=(5, 4), fontsize="small")
+        at: dict[str, Any] = dict(textcoords="offset points", xytext=(5, 4), fontsize="small")
         axis.annotate(f"{strength:g}", tuple(place), **at)
     for name, look in looks.items():
         axis.plot(*table.loc[name], look.marker, color=look.colour, ms=8, label=name)
@@ -260,7 +260,8 @@ def show_orbits(
 
     pictures: of each of these images, one for each of its first orientations.
     """
-    axis.scatter(*places.reshape(-1, 2).T, s=6, color="0.7", linewidths=0)
+    x, y = places.reshape(-1, 2).T
+    axis.scatter(x, y, s=6, color="0.7", linewidths=0)
     for i, line in zip(range(len(pictures)), ("-", "--", ":", "-."), strict=False):
         axis.fill(*places[:, i].T, fill=False, ls=line, lw=1.5, ec=look.colour)
         axis.plot(*places[:, i].T, look.marker, color=look.colour, ms=5)
@@ -306,7 +307,9 @@ def show_around(axis: Axes, places: Tensor, pictures: list[Tensor], zoom: float 
         look: dict[str, Any] = dict(
             boxcoords="axes fraction", pad=0, bboxprops=dict(lw=0), arrowprops=line
         )
-        axis.add_artist(AnnotationBbox(box, places[i].tolist(), tuple(where.tolist()), **look))
+        axis.add_artist(
+            AnnotationBbox(box, tuple(places[i].tolist()), tuple(where.tolist()), **look)
+        )
 
 
 def show_answers(pictures: dict[float, Tensor], answers: dict[str, Tensor], right: int) -> None:
@@ -363,6 +366,7 @@ def draw_three_ways(acting: Group, image: Tensor) -> None:
         axis.set_axis_off()
         axis.text(0, 0, METHOD_NAMES[method].replace(" (", "\n("), va="center", color=style.colour)
     tied, augmented, regularised = axes
+    box = dict(fc="0.95", ec="0.6", pad=4)
     for axis, inputs in ((tied, orbit[:1]), (augmented, orbit[1:2]), (regularised, orbit[1:3])):
         for picture, y in zip(inputs, (0.0,) if len(inputs) == 1 else (0.6, -0.6), strict=True):
             _place(axis, picture, 4.6, y)
@@ -370,18 +374,18 @@ def draw_three_ways(acting: Group, image: Tensor) -> None:
     for g, y in enumerate((0.9, 0.3, -0.3, -0.9)[: acting.order]):
         tied.text(7.6, y, rf"$\langle g_{g} w, x \rangle$", ha="center", va="center", fontsize=9)
     _arrow(tied, 8.7, 9.7, 0)
-    tied.text(10.4, 0, "max", ha="center", va="center")
+    tied.text(10.4, 0, "max", ha="center", va="center", bbox=box)
     _arrow(tied, 11, 12, 0)
     tied.text(12.2, 0, "layers above", va="center")
     for y in (0.6, -0.6):
-        regularised.text(7.6, y, "network $f$", ha="center", va="center")
+        regularised.text(7.6, y, "network $f$", ha="center", va="center", bbox=box)
         _arrow(regularised, 8.7, 9.7, y)
     regularised.text(9.9, 0.6, "label", va="center")
-    regularised.text(9.9, -0.6, "label", va="center")
+    regularised.text(9.9, -0.6, "no label", va="center", color="0.5")
     regularised.text(
-        11.2, 0, r"+ $\nu \cdot \frac{1}{2} |f(gx) - f(hx)|^2$", va="center", fontsize=11
+        12.2, 0, r"+ $\nu \cdot \frac{1}{2} |f(gx) - f(hx)|^2$", va="center", fontsize=11
     )
-    augmented.text(7.6, 0, "network $f$", ha="center", va="center")
+    augmented.text(7.6, 0, "network $f$", ha="center", va="center", bbox=box)
     _arrow(augmented, 8.7, 9.7, 0)
     augmented.text(9.9, 0, "label", va="center")
 

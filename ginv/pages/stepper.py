@@ -4,14 +4,19 @@ import base64
 import html
 import io
 import json
+from collections.abc import Iterator
 from importlib.resources import files
 
 import pandas as pd
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from ginv.pages.figures import METHOD_STYLES
+from ginv.groups import Group
+from ginv.measurement import orbit_logits, orbit_maps
+from ginv.measures import saliency_invariance
+from ginv.pages.figures import METHOD_STYLES, saliency_picture
+from ginv.recipe import METHODS
 
 COLUMNS = 16  # of a sheet of pictures
 
@@ -64,6 +69,63 @@ def stepper(
     return "<div class='ginv-stepper' data-stepper='{}'></div>\n{}".format(
         text.replace("'", "&#39;"), script
     )
+
+
+ORBITS = (
+    "The large image is what the networks are given. In red is what each of them looks at, turned "
+    "back to the first orientation. Below it stand its answer, and the SI of the digit over all "
+    "orientations, which does not change as you turn it. The digits come in the order in which IR "
+    "and DA differ."
+)
+
+
+def orbit_stepper(
+    models: dict[tuple[str, str], nn.Module], groups: list[Group], images: Tensor, labels: Tensor
+) -> str:
+    """HTML of a figure to step through the orbits of some digits `[n, 1, 36, 36]`.
+
+    models: one for each name of a group and method. The first digit is that where the SI of IR and
+    of DA differ most.
+    """
+    si = {key: saliency_invariance(maps) for key, maps in _maps(models, groups, images, labels)}
+    contrast = si[groups[0].name, "IR"] - si[groups[0].name, "DA"]
+    order = contrast.argsort(descending=True)
+    images, labels = images[order], labels[order]
+    maps = dict(_maps(models, groups, images, labels))
+    pictures: list[Tensor] = []
+    looks: dict[str, list[Tensor]] = {method: [] for method in METHODS}
+    parts = []
+    for group in groups:
+        by_digit = group.orbit(images).transpose(0, 1)  # [n, G, 1, 36, 36]
+        pictures += map(saliency_picture, by_digit.flatten(0, 1))
+        cells: dict[tuple[str, str], list] = {}
+        for method in METHODS:
+            key = group.name, method
+            seen = maps[key].transpose(0, 1).flatten(0, 1)
+            looks[method] += map(saliency_picture, images.repeat_interleave(group.order, 0), seen)
+            logits = orbit_logits(models[key], images, group).transpose(0, 1).flatten(0, 1)
+            p, answer = logits.softmax(1).max(1)
+            cells["answer", method] = [*map(str, answer.tolist())]
+            cells["probability", method] = p.tolist()
+            cells["SI", method] = si[key][order].repeat_interleave(group.order).tolist()
+        size, unit = (360, "°") if group.name == "R4" else (36, " pixels")
+        steps = [f"{size // group.order * g}{unit}" for g in group.elements]
+        levels = {"group": [group.name], "digit": labels.tolist(), "orientation": steps}
+        index = pd.MultiIndex.from_product(levels.values(), names=levels)
+        parts.append(pd.DataFrame(cells, index))
+    states = pd.concat(parts)[["answer", "probability", "SI"]]
+    formats = {"answer": "{}", "probability": "{:.0%}", "SI": "{:.2f}"}
+    return stepper(states, pictures, ORBITS, formats, looks)
+
+
+def _maps(
+    models: dict[tuple[str, str], nn.Module], groups: list[Group], images: Tensor, labels: Tensor
+) -> Iterator[tuple[tuple[str, str], Tensor]]:
+    """Saliency maps over the orbit, for each group and method."""
+    for group in groups:
+        for method in METHODS:
+            key = group.name, method
+            yield key, orbit_maps(models[key], images, labels, group)
 
 
 def _as_png(tiles: Tensor) -> str:

@@ -1,7 +1,6 @@
 """Prose that holds of the run that a page shows, or a banner."""
 
 import ast
-from itertools import pairwise
 from pathlib import Path
 
 import jupytext
@@ -48,20 +47,28 @@ def test_what_is_no_check_is_refused(words, condition, line):
 
 
 def checks(chapter):
-    """The calls of `expect` of a chapter, and where the next prose begins."""
-    cells = jupytext.read(ROOT / f"{chapter}.py").cells
-    for cell, after in pairwise(cells):
-        if cell.cell_type == "code":
-            for node in ast.walk(ast.parse(cell.source)):
-                if isinstance(node, ast.Call) and ast.unparse(node.func) == "expect":
-                    yield cell, after, node
+    """The calls of `expect` of a chapter, each with its cell and with what follows the checks."""
+    waiting = []
+    for cell in jupytext.read(ROOT / f"{chapter}.py").cells:
+        found = [*calls(cell)]
+        if waiting and not found:
+            yield from ((*each, cell) for each in waiting)
+            waiting = []
+        waiting += [(call, cell) for call in found]
+    assert not waiting, "a check is for the prose below it"
+
+
+def calls(cell):
+    tree = ast.parse(cell.source if cell.cell_type == "code" else "")
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return (node for node in found if ast.unparse(node.func) == "expect")
 
 
 @pytest.mark.parametrize("chapter", chapters(ROOT))
 def test_a_check_can_fail_and_stands_above_its_prose(chapter):
-    for cell, after, call in checks(chapter):
+    for call, cell, after in checks(chapter):
         words, condition = call.args
-        assert isinstance(words, ast.Constant) and after.cell_type == "markdown", call.lineno
+        assert isinstance(words, ast.Constant) and after.cell_type == "markdown", words.value
         names = {node.id for node in ast.walk(condition) if isinstance(node, ast.Name)}
         assert names, f"{ast.unparse(call)} compares nothing"
         assert "hide-input" not in cell.metadata.get("tags", []), "a check is to be seen"
