@@ -80,7 +80,7 @@ settings = Settings(profile, group, seeds, device, results)
 use_style()
 
 # %% {"tags": ["hide-input"]}
-saved = ("table1", "metrics", "drift", "spectral", "proposition")
+saved = ("table1", "metrics", "trust", "drift", "spectral", "proposition")
 loaded = {name: settings.load(results, name) for name in saved}
 tables = Tables.read(loaded.get, settings.seeds)
 *headlines, apart = read_ledger(book_file("ledger.yaml"), settings.groups)

@@ -61,6 +61,7 @@ device = "auto"  # @param ["auto", "cpu", "cuda"]
 results = "results"  # @param {type: "string"}
 
 # %%
+from dataclasses import replace
 from itertools import product
 
 import matplotlib.pyplot as plt
@@ -75,7 +76,6 @@ import ginv
 from ginv.pages import Settings, refuse_unknown
 from ginv.pages.figures import GROUP_NAMES, METHOD_STYLES, show_table, use_style
 from ginv.pages.paper import METRICS, printed_table
-from ginv.pages.variants import READINGS, variant_runs
 from ginv.runs.nu import SEARCH_SEED, TARGET, read_sweep
 from ginv.saliency import gauss_legendre
 
@@ -132,8 +132,8 @@ show_table(SENTENCES, "Sentences with more than one reading")
 
 # %% [markdown]
 # The other sentences of these sections are definitions and claims, and have their tests elsewhere: groups, orbits and the
-# three equations in [What the network looks at](metrics.ipynb), which also asks what number of steps, plain gradients
-# and no blur would do to SI; the numbers of Table 1 with their spread in [Table 1: three ways to
+# three equations in [How invariance is measured](metrics.ipynb); what the number of steps, plain gradients and no blur
+# do to SI in [How far to trust SI](trust.ipynb); the numbers of Table 1 with their spread in [Table 1: three ways to
 # invariance](table1.ipynb); Section 4.3 in [Drift: when the data leave](drift.ipynb); the proposition of Section 3.3
 # and Section 4.4 in [Spectral decay](spectral_decay.ipynb).
 #
@@ -169,13 +169,29 @@ show_table(unit, f"One unit of change ({kind})", precision=3)
 # concerns.
 
 # %%
-fields = [(c, r, m, ", ".join(f"{k}={v!r}" for k, v in f.items())) for c, r, m, f in READINGS]
-columns = ["choice", "the other reading", "whom it concerns", "in `Run`"]
-pd.DataFrame(fields, columns=columns).set_index("choice")
+VARIANTS = [  # choice, the other reading, whom it concerns, fields of Run
+    ("hidden layers", "4", "WT DA IR", dict(depth=4)),
+    ("pooling", "mean, then ReLU", "WT", dict(pooling="mean")),
+    ("pooling", "ReLU, then mean", "WT", dict(pooling="mean after ReLU")),
+    ("epoch kept", "the last", "WT DA IR", dict(selection="last")),
+    ("split", "seed 1", "WT DA IR", dict(split_seed=1)),
+    ("pairs in the penalty", "all pairs", "IR", dict(whole_orbit=True)),
+]
+
 
 # %%
-variants = variant_runs(settings)
-extra = ginv.train(variants, device=device)
+def variant_runs():
+    """The extra runs, and for each its choice and reading."""
+    return {
+        replace(settings.run(name, method, SEED), **fields): (choice, reading)
+        for name in settings.groups
+        for choice, reading, methods, fields in VARIANTS
+        for method in methods.split()
+    }
+
+
+# %%
+extra = ginv.train(variant_runs(), device=device)
 
 # %% [markdown]
 # Whether a ReLU comes before or after the pooling matters for a mean. For a maximum it cannot, since ReLU never swaps
@@ -227,7 +243,7 @@ default = {key: measure(settings.run(*key, SEED), model) for key, model in model
 
 # %%
 rows = []
-for run, (choice, reading) in variants.items():
+for run, (choice, reading) in variant_runs().items():
     key = run.group, run.method
     for metric, value in measure(run, extra[run].model).items():
         rows.append([choice, reading, *key, metric, value, default[key][metric]])

@@ -23,7 +23,7 @@
 #
 # As in [Table 1: three ways to invariance](table1.ipynb), R4 are the rotations by quarter turns and T3 the cyclic
 # translations; DA is data augmentation, WT weight-tying, IR the paper's invariance regularisation of weight $\nu$. SI is 1
-# where saliency maps follow the image ([What the network looks at](metrics.ipynb)); here it is mostly that over
+# where saliency maps follow the image ([How invariance is measured](metrics.ipynb)); here it is mostly that over
 # *distinct* pairs of orientations, which no map can raise by agreeing with itself.
 
 # %% {"tags": ["remove-cell"]}

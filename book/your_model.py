@@ -163,8 +163,8 @@ measured
 # - `accuracy` is taken over all orientations, in per cent. It says nothing of invariance: a network may be wrong in the
 #   same way eight times.
 # - `flip_rate` is the share of pairs of orientations that are given different classes, and `relative_LI` how far the logits
-#   of an orbit are apart, from 0 to 1. Neither can be made small by shrinking the logits, as LI can ([What the network
-#   looks at](metrics.ipynb)).
+#   of an orbit are apart, from 0 to 1. Neither can be made small by shrinking the logits, as LI can ([How invariance
+#   is measured](metrics.ipynb)).
 # - `SI` asks whether the network looks at the same pixels. It counts the pairs of an orientation with itself, as the
 #   paper's sums do, so an eighth is there for nothing. `SI_distinct` leaves them out.
 # - `SI_floor` is the SI of maps that have nothing to do with each other: those of different images. Only what lies

@@ -48,7 +48,7 @@ from ginv.stack import train_stack
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 # Table 1, Figures 1 to 5 and the proposition
-CHAPTERS = "table1 metrics drift spectral_decay claims intro"
+CHAPTERS = "metrics table1 drift spectral_decay trust claims intro"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 COMMITTED = Path(__file__).parents[1] / "book" / "results"
-TABLES = ("table1", "metrics", "drift", "spectral", "price_test")
+TABLES = ("table1", "metrics", "trust", "drift", "spectral", "price_test")
 STANDARD_ERRORS = 5  # of four seeds: by chance one mean in a thousand
 ROUNDING = 1e-3  # relative, of what does not vary over seeds
 

@@ -9,7 +9,6 @@ import shutil
 from ginv import train
 from ginv.pages import Settings
 from ginv.pages.paper import book_file
-from ginv.pages.variants import variant_runs
 from ginv.recipe import Run
 from ginv.runs import store
 from ginv.runs.grid import read_grid
@@ -18,11 +17,11 @@ SHOWN_LIVE = "DA, same budget", "symmetry decay"  # recipes of controls.yaml, in
 
 
 def shipped_runs() -> list[Run]:
-    """Of Table 1, of Figure 5, of the open choices and of the price of invariance."""
+    """Of Table 1, of Figure 5 and of the price of invariance."""
     settings = Settings("paper")
     grid = read_grid(book_file("controls.yaml"))
     price = [run for recipe in SHOWN_LIVE for run in grid.recipes[recipe]]
-    runs = [*settings.runs(), *settings.spectral_runs(), *variant_runs(settings), *price]
+    runs = [*settings.runs(), *settings.spectral_runs(), *price]
     return [*dict.fromkeys(runs)]
 
 

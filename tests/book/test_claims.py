@@ -22,7 +22,7 @@ from ginv.pages.ledger import read_ledger
 BOOK = Path(__file__).parents[2] / "book"
 TABLES = [
     BOOK / "results" / f"{name}.csv"
-    for name in ("table1", "metrics", "drift", "spectral", "proposition")
+    for name in ("table1", "metrics", "trust", "drift", "spectral", "proposition")
 ]
 COLUMNS = [
     "id", "kind", "section", "claim", "statistic", "value", "low", "high", "threshold", "verdict",
