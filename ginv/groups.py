@@ -17,6 +17,9 @@ from torch import Generator, Tensor
 from ginv.machine import plain_torch
 from ginv.refuse import require, require_tensor
 
+# Of a group, and of a product with a name: more are a slip, and take hours or all memory
+MOST_ELEMENTS, MOST_FACTORS = 4096, 16
+
 
 class Group(ABC):
     """A finite group and its action on images `[..., H, W]`, or `[..., C, H, W]` for colours.
@@ -211,7 +214,10 @@ class Product(Group):
     def __post_init__(self) -> None:
         for group in (self.first, self.second):
             require(isinstance(group, Group), "group", group, "a ginv.Group")
-        object.__setattr__(self, "order", self.first.order * self.second.order)
+        order = self.first.order * self.second.order
+        allowed = f"integers from 1 to {MOST_ELEMENTS}"
+        require(order <= MOST_ELEMENTS, "order of a product", order, allowed)
+        object.__setattr__(self, "order", order)
 
     @property
     def name(self) -> str:
@@ -251,6 +257,7 @@ def group_named(name: str) -> Group:
     allowed = "R1, R2, R4 (rotations), T and an order (translations along x), V (along y), "
     allowed += "D1, D2, D4 (with flips), S3 (colours), or a product such as T3xV3"
     require(bool(kinds) and all(kinds), "group", name, allowed)
+    require(len(parts) <= MOST_FACTORS, "group", name, f"products of at most {MOST_FACTORS}")
     return reduce(Product, [KINDS[part[1]](int(part[2])) for part in found if part])
 
 
@@ -287,7 +294,8 @@ def action_error(group: Group, images: Tensor) -> float:
 
 def _check_products(group: Group) -> None:
     name, order = group.name, group.order
-    require(type(order) is int and order > 0, "order", order, "integers from 1")
+    fits = type(order) is int and 0 < order <= MOST_ELEMENTS
+    require(fits, "order", order, f"integers from 1 to {MOST_ELEMENTS}")
     for g in group.elements:
         for h in group.elements:
             if (product := group.product(g, h)) not in group.elements:

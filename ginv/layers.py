@@ -54,7 +54,8 @@ def chosen_modules(model: Any, layers: bool | Iterable[str]) -> dict[str, nn.Mod
     modules = {name: module for name, module in model.named_modules() if name}
     names = modules if layers is True else [layers] if isinstance(layers, str) else [*layers]  # type: ignore
     for name in names:
-        require(name in modules, "layers", name, f"True, or names of {', '.join(modules)}")
+        fits = isinstance(name, str) and name in modules
+        require(fits, "layers", name, f"True, or names of {', '.join(modules)}")
     return {name: modules[name] for name in names}
 
 

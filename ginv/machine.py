@@ -98,9 +98,10 @@ def evaluating(model: Any) -> Iterator[None]:
         modes = {m: m.training for m in model.modules() if hasattr(m, "training")}
         count, modes = _EVALUATING.get(model, (0, modes))
         _EVALUATING[model] = count + 1, modes
-        if any(modes.values()):
-            model.eval()
     try:
+        if any(modes.values()):
+            with _SWITCHING:
+                model.eval()
         yield
     finally:
         with _SWITCHING:

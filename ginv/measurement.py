@@ -1,5 +1,6 @@
 """`ginv.measure`: all measures of anybody's classifier, over the orbits of their images."""
 
+import hashlib
 import math
 import statistics
 import warnings
@@ -271,6 +272,8 @@ def measure(
     require(isinstance(model, nn.Module) or not saliency, "model", model, allowed)
     assert group is not None
     asked = _Asked(group, target, distinct, batch_size, exact, keep_maps)
+    fits = attribute is None or callable(attribute)
+    require(fits, "attribute", attribute, "a function of a model, images and targets, or None")
     maps = _Maps(attribute, steps, baseline, threshold, sigma) if saliency else None
     with plain_torch(), evaluating(model):
         classifier = as_classifier(model)
@@ -324,10 +327,16 @@ class _Maps:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What maps that are compared must have in common; a baseline as it is printed."""
+        """What maps that are compared must have in common.
+
+        A baseline as it is printed, a large one by its sum as well; an attribution by its name.
+        """
         chosen = {name: getattr(self, name) for name in ("steps", "threshold", "sigma")}
         baseline = " ".join(str(0 if self.baseline is None else self.baseline).split())
-        return chosen | {"baseline": baseline, "attribute": self.attribute is not None}
+        if isinstance(self.baseline, Tensor):  # printed, it is rounded and cut short
+            values = self.baseline.detach().double().cpu().contiguous().numpy().tobytes()
+            baseline += f" {[*self.baseline.shape]} {hashlib.sha256(values).hexdigest()[:16]}"
+        return chosen | {"baseline": baseline, "attribute": _name_of(self.attribute)}
 
     def of(
         self, model: nn.Module, images: Tensor, targets: Tensor, group: Group, size: int
@@ -357,6 +366,17 @@ class _Maps:
                 f"{deviation:.3g}: say what an empty image is, baseline=0 or another",
                 stacklevel=5,
             )
+
+
+def _name_of(function: Callable | None) -> str | None:
+    """Where it comes from, of an attribution: two lambdas of one line are taken for one."""
+    if function is None:
+        return None
+    function = getattr(function, "__func__", function)
+    code = getattr(function, "__code__", None)
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    where = f":{code.co_firstlineno}" if code and "<" in name else ""
+    return f"{getattr(function, '__module__', '')}.{name}{where}"
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Saliency maps (Section 4.1, "Saliency map function")."""
 
 import math
+import sys
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from ginv.machine import plain_torch, threads_of_one_core
 from ginv.networks import MLP
 from ginv.refuse import require, require_tensor
 
-STEPS = 50
+STEPS, MOST_STEPS = 50, 1000  # the nodes of more take hours, and all memory
 MOST_AT_ONCE = 4096  # more examples are no faster
 THRESHOLD = 0.9
 SIGMA = 1.0
@@ -43,7 +44,8 @@ def integrated_gradients(
     an `MLP` and a baseline of one value the same sum is reached much faster. Raises ValueError for
     what is none of this.
     """
-    require(type(steps) is int and steps > 0, "steps", steps, "integers from 1")
+    fits = type(steps) is int and 0 < steps <= MOST_STEPS
+    require(fits, "steps", steps, f"integers from 1 to {MOST_STEPS}")
     images = as_images(images)
     dtype = images.dtype
     model, images, targets = _boundary(model, images, targets)
@@ -192,7 +194,8 @@ def saliency_map(
     require(
         isinstance(threshold, int | float) and 0 <= threshold <= 1, "threshold", threshold, "0 to 1"
     )
-    require(isinstance(sigma, int | float) and 0 <= sigma < math.inf, "sigma", sigma, "0 or more")
+    fits = isinstance(sigma, int | float) and 0 <= sigma <= sys.float_info.max
+    require(fits, "sigma", sigma, "0 or more")
     size = attribution.abs()
     saliency = size.masked_fill_(size < threshold * size.amax((-3, -2, -1), keepdim=True), 0)
     return _blur(saliency, sigma) if sigma else saliency

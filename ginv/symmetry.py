@@ -59,7 +59,8 @@ def assert_invariant(
     """
     require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
     for name, value in {"atol": atol, "rtol": rtol}.items():
-        require(isinstance(value, int | float) and value >= 0, name, value, "numbers from 0")
+        fits = isinstance(value, int | float) and (0 <= value < 1e300 or value == math.inf)
+        require(fits, name, value, "numbers from 0")
     images = as_images(images)
     check_group_once(group, tuple(images.shape[1:]), exact=True)
     with evaluating(model):

@@ -48,7 +48,7 @@ from ginv.runs.strict_yaml import read_yaml
 from ginv.runs.train import LARGEST_STACK, MOST_RUNS, stacks
 
 COLUMNS = ["group", "recipe", "nu", "seed", "metric", "value"]
-SUMMARY = __doc__.splitlines()[0]
+SUMMARY = (__doc__ or "Many runs.").splitlines()[0]  # there is none with python -OO
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def checkpoints() -> list[dict]:
     found = []
     for folder in sorted((store_folder() / CHECKPOINTS).glob("checkpoint-*")):
         with suppress(OSError, ValueError, RecursionError):
-            found.append(json.loads((folder / RECORD).read_bytes()))
+            found.append(json.loads(_bytes(folder / RECORD)))
     return found
 
 
@@ -182,8 +182,11 @@ def _lock_file(specification: dict) -> Path:
 
 
 def _shared_mode() -> int:
-    """Of a lock: whoever can write in the store can take it."""
-    return store_folder().stat().st_mode & 0o666
+    """Of a lock: whoever can write in the store can take it.
+
+    And its owner in any case: filelock refuses another one with a ValueError.
+    """
+    return store_folder().stat().st_mode & 0o666 | 0o600
 
 
 @contextmanager
@@ -261,9 +264,9 @@ def _read(folder: Path) -> Stored:
     """The content of a record, verified: what is hashed here is what is used."""
     if folder.is_symlink():
         raise ValueError("it is a link")
-    content = {name: (folder / name).read_bytes() for name in (RECORD, TENSORS)}
+    content = {name: _bytes(folder / name) for name in (RECORD, TENSORS)}
     sums, sealed = _sums(content), (folder / SUMS).exists()
-    written = (folder / SUMS).read_bytes() if sealed else b""
+    written = _bytes(folder / SUMS) if sealed else b""
     altered = [name for name, line in sums.items() if line.encode() not in written]
     if sealed and altered:
         raise ValueError(f"{' and '.join(altered)} differs from {SUMS}")
@@ -278,6 +281,13 @@ def _read(folder: Path) -> Stored:
             aside.write_text("".join(sums.values()))
             aside.replace(folder / SUMS)
     return tensors, record
+
+
+def _bytes(path: Path) -> bytes:
+    """The content of a file. A pipe or a device might never end."""
+    if not (path.is_file() or path.is_dir()) and path.exists():
+        raise ValueError(f"{path.name} is no file")
+    return path.read_bytes()
 
 
 def _kinds(tensors: Mapping[str, Tensor]) -> dict:

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -92,6 +93,13 @@ class TestGrid:
         line = re.escape(line.replace("FILE", str(file)))
         with pytest.raises(ValueError, match=f"^{line}[^\n]*$"):
             read_grid(file)
+
+
+@pytest.mark.parametrize("module", ["ginv.runs.grid", "ginv.check"])
+def test_a_command_needs_no_docstring(module):
+    command = [sys.executable, "-OO", "-m", module, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_grid_goes_on_where_it_was(trainings, monkeypatch):

@@ -121,6 +121,21 @@ def test_a_record_that_is_something_else_is_set_aside(damage, capsys):
     assert said.count("cannot be used") == 1 and "set-aside" in said
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.parametrize("name", store.FILES)
+def test_a_file_of_a_record_that_never_ends_blocks_nobody(name, make, capsys):
+    """A pipe or a device in its place; nor does one among the checkpoints."""
+    trained(RUN)
+    stray = store.store_folder() / store.CHECKPOINTS / "checkpoint-stray"
+    stray.mkdir(parents=True)
+    make(stray / store.RECORD)
+    (store.record_folder(RUN.specification) / name).unlink()
+    make(store.record_folder(RUN.specification) / name)
+    assert trained(RUN)[RUN].model.output.weight.isfinite().all()
+    said = capsys.readouterr().err
+    assert f"cannot be used, {name} is no file" in said and "set-aside" in said
+
+
 def test_what_is_expected_here_costs_no_record(capsys):
     """Its sums and its name are right: another version may have written it."""
     trained(RUN)

@@ -203,6 +203,26 @@ def test_a_read_only_store_is_read(record):
         store.store_folder().chmod(0o700)
 
 
+@pytest.mark.parametrize("mode", [0o555, 0o500, 0o455, 0o355, 0o070, 0o000], ids=oct)
+def test_no_mode_of_the_store_is_more_than_a_line(mode, record, capsys):
+    """Whoever may not write in it, root aside, is told so; nobody hears of the mode of a lock."""
+    truncate(record / store.TENSORS)
+    store.store_folder().chmod(mode)
+    try:
+        for use in (
+            lambda: store.load(SPECIFICATION),
+            lambda: store.remove({"seed": 2}),
+            lambda: store.save({"seed": 1}, {}, {}),
+        ):
+            try:
+                use()
+            except OSError as error:
+                assert "cannot be written" in str(error) and "\n" not in str(error)
+    finally:
+        store.store_folder().chmod(0o700)
+    assert store.load(SPECIFICATION) is None
+
+
 def _save(value):
     store.save(SPECIFICATION, {"w": torch.full((100, 100), float(value))}, {})
 

@@ -9,12 +9,13 @@ from ginv import (
     Group,
     Product,
     Rotations,
+    Run,
     Translations,
     check_group,
     group_named,
     measure,
 )
-from ginv.groups import moved_units
+from ginv.groups import MOST_ELEMENTS, MOST_FACTORS, moved_units
 
 NAMES = [
     "R1",
@@ -128,6 +129,32 @@ def test_an_order_that_does_not_fit_is_refused():
     ):
         with pytest.raises(ValueError):
             group_named(name)
+
+
+@pytest.mark.parametrize("factors", [7, 12, 2000])
+@pytest.mark.parametrize("factor", ["R4", "R2", "R1"])
+def test_no_product_is_larger_than_memory(factor, factors):
+    """Nor so deep that Python gives up: it is a group, or a line."""
+    name = "x".join([factor] * factors)
+    if int(factor[1]) ** factors <= MOST_ELEMENTS and factors <= MOST_FACTORS:
+        assert group_named(name).order == int(factor[1]) ** factors
+        return
+    for make in (group_named, Run):
+        with pytest.raises(ValueError, match=r"^[^\n]*; allowed: [^\n]*$"):
+            make(name)
+
+
+@pytest.mark.parametrize("order", [MOST_ELEMENTS + 1, 10**5, 10**9])
+def test_a_group_of_too_many_elements_is_refused_at_once(order, generator):
+    """And not looked at, product by product."""
+    images, group = torch.randn(2, 1, 6, 6, generator=generator), Translations(order)
+    for look in (
+        lambda: check_group(group, (1, 6, 6)),
+        lambda: check_group(group, (1, 6, 6), exact=False),
+        lambda: measure(torch.nn.Flatten(), images, [0, 1], group, progress=False),
+    ):
+        with pytest.raises(ValueError, match=rf"^order is {order}; allowed: integers from 1 to "):
+            look()
 
 
 @named

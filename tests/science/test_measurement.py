@@ -306,6 +306,59 @@ def test_measurements_of_different_things_do_not_add_up(what):
         a + 1
 
 
+@pytest.mark.parametrize("change", [1e-6, 5.0])
+def test_baselines_that_print_alike_do_not_add_up(change):
+    """Printed, a tensor of more than a thousand values shows the corners alone, and few digits."""
+    empty = torch.full((2, 40, 40), 0.5)
+    other = empty.clone()
+    other[:, 20, 20] += change
+    images = torch.randn(5, 2, 40, 40, generator=Generator().manual_seed(0))
+    a, b, c = (
+        measured(images=images, model=Wide(3), baseline=each, steps=2)
+        for each in (empty, other, empty.clone())
+    )
+    with pytest.raises(ValueError, match="^baseline of what is added is "):
+        a + b
+    assert len((a + c).samples) == 10
+
+
+def test_maps_of_two_attributions_do_not_add_up():
+    def absolute(model, x, target):
+        return gradients(model, x, target).abs()
+
+    a, b, again = (measured(attribute=each) for each in (gradients, absolute, gradients))
+    with pytest.raises(ValueError, match="^attribute of what is added is .*absolute"):
+        a + b
+    assert len((a + again).samples) == 10
+
+
+class Stubborn(Wide):
+    """It refuses one mode halfway, as long as it is `stuck`."""
+
+    stuck = True
+
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.dropout = torch.nn.Dropout()
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.stuck and not mode:
+            raise RuntimeError("stuck")
+        return self
+
+
+def test_a_model_that_fails_to_switch_is_left_as_it_was():
+    """Now, and by the next measurement."""
+    model = Stubborn(3).train()
+    with pytest.raises(RuntimeError, match="stuck"):
+        measured(model=model)
+    assert model.training and model.dropout.training
+    model.stuck = False
+    measured(model=model)
+    assert model.training and model.dropout.training
+
+
 def test_a_chosen_baseline_of_0_is_the_default():
     assert len((measured(baseline=0) + measured()).samples) == 10
 
@@ -639,9 +692,11 @@ BAD_OPTIONS = {
     "saliency": ("maybe", 1),
     "target": ("labels", None),
     "distinct": (1, None),
-    "steps": (0, 1.5, "50"),
+    "steps": (0, 1.5, "50", 1001, 10**9, 10**400),
+    "attribute": (3, "gradients"),
+    "layers": ([["0"]], [{}], 3),
     "threshold": (-0.1, 1.1, "high"),
-    "sigma": (-1, math.nan, math.inf),
+    "sigma": (-1, math.nan, math.inf, 10**400),
     "batch_size": (0, 2.0, "all", None),
     "exact": (0, "no"),
     "keep_maps": (1, None),
