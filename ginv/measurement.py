@@ -272,8 +272,6 @@ def measure(
     require(isinstance(model, nn.Module) or not saliency, "model", model, allowed)
     assert group is not None
     asked = _Asked(group, target, distinct, batch_size, exact, keep_maps)
-    fits = attribute is None or callable(attribute)
-    require(fits, "attribute", attribute, "a function of a model, images and targets, or None")
     maps = _Maps(attribute, steps, baseline, threshold, sigma) if saliency else None
     with plain_torch(), evaluating(model):
         classifier = as_classifier(model)
@@ -324,6 +322,11 @@ class _Maps:
     baseline: Tensor | float | None
     threshold: float
     sigma: float
+
+    def __post_init__(self) -> None:
+        fits = self.attribute is None or callable(self.attribute)
+        allowed = "a function of a model, images and targets, or None"
+        require(fits, "attribute", self.attribute, allowed)
 
     @property
     def options(self) -> dict[str, Any]:

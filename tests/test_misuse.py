@@ -231,7 +231,7 @@ COMMANDS = [
     (["-m", "ginv.check", "store"], "check.py: error: unrecognized arguments: store"),
     (["tools/execute.py", ".", "fast"], "profile is 'fast'; allowed: paper, sample, quick"),
     (["tools/execute.py", "tests", "quick"], "folder is 'tests'; allowed: one with _toc.yml and book/"),
-    (["tools/execute.py", ".", "quick", "table1", "table2"], "chapter is 'table2'; allowed: table1, metrics, "),
+    (["tools/execute.py", ".", "quick", "table1", "table2"], "chapter is 'table2'; allowed: metrics, table1, "),
     (["tools/execute.py", "."], "execute.py: error: the following arguments are required: profile"),
     (["tools/publish.py", "http://example.org"], "URL is 'http://example.org'; allowed: https://github.com/OWNER/NAME"),
     (["tools/publish.py", "https://github.com/a/b", "c"], "URL is 'https://github.com/a/b c'; allowed: https://github"),
@@ -281,7 +281,7 @@ def test_bad_targets(arguments, line, tmp_path):
         ("publish-url", "URL=https://github.com/a/b c", "allowed: https://github.com/OWNER/NAME"),
         ("publish-url", "URL=https://github.com/a/b;touch x", "allowed: https://github.com/OWNER/"),
         ("publish-url", "URL=`touch x`", "allowed: https://github.com/OWNER/NAME"),
-        ("notebooks", "CHAPTERS=table1;touch x", "chapter is 'table1;touch'; allowed: table1, "),
+        ("notebooks", "CHAPTERS=table1;touch x", "chapter is 'table1;touch'; allowed: metrics, "),
     ],
 )
 def test_a_bad_value_reaches_no_shell(target, value, line, installed):
