@@ -305,7 +305,7 @@ expect(
 # %% [markdown]
 # As weights, they do not. The filter that is likest to a turned copy of one of DA's has a cosine of about 0.4 with it, where
 # a copy would have 1. That is more than the 0.3 among the filters as they are, and far from an orbit. (Compared by their
-# responses to digits, they come in orbits by half: [The price of invariance](price.ipynb#whose-units-come-in-orbits).)
+# responses to digits, they come in orbits by half: [The price of invariance](price.ipynb).)
 #
 # The last column shows what IR does instead. Average each filter over its own orbit, and 0.8 of IR's squared weights are
 # left, 0.4 of DA's. A filter that equals its own turned copies gives the same response in all orientations, and cannot
