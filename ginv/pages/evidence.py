@@ -436,10 +436,12 @@ def untrained_over_da(tables: Tables, group: str, initialisation: str) -> Found:
     """sigma_max before training, from other initial weights, over that of DA after it."""
     images = load_dataset().test.images[:UNTRAINED_IMAGES]
     trained = tables.spectral.loc[group, "DA"].sigma_max
-    networks = [
-        Run(group, "DA", seed, initialisation=initialisation).model() for seed in trained.index
-    ]
-    return [largest_singular_value(m, images).mean().item() for m in networks] / trained
+    found = []
+    for seed in trained.index:
+        run = Run(group, "DA", seed, initialisation=initialisation)
+        model = run.model(torch.Generator().manual_seed(seed))
+        found.append(largest_singular_value(model, images).mean().item())
+    return found / trained
 
 
 @statistic
