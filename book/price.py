@@ -80,7 +80,7 @@ from ginv.pages.figures import (
     use_style,
 )
 from ginv.pages.paper import book_file
-from ginv.recipe import gradient_variance
+from ginv.recipe import GROUPS, gradient_variance
 from ginv.runs import costs
 from ginv.runs.grid import read_grid
 from ginv.runs.nu import TARGET
@@ -513,7 +513,8 @@ legend = figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="
 # %%
 def in_layer(n):
     """A row a network, of both groups."""
-    return partners.xs(n - 1, level="layer").unstack("group").reindex(columns=["R4", "T3"], level=1)
+    rows = partners.xs(n - 1, level="layer").unstack("group")
+    return rows.reindex(columns=pd.MultiIndex.from_product([rows.columns.unique(0), GROUPS]))
 
 
 # %%
