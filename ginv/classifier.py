@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ginv.networks import MLP
-from ginv.refuse import require, require_tensor
+from ginv.refuse import require, require_tensor, require_values
 
 # What a pass of a network may take, in bytes, where there is no GPU whose free memory tells
 BUDGET = 2**30
@@ -57,6 +58,8 @@ def as_classifier(model: Any) -> nn.Module:
         return model
     fits = isinstance(model, nn.Module) or (callable(model) and not isinstance(model, type))
     require(fits, "model", model, "a torch.nn.Module, or a function of an array")
+    if any(is_lazy(each) or each.is_meta for each in _weights(model)):
+        raise ValueError("weights of the model have no values yet: load them, or run it once")
     if any(each.dtype in HALVES or each.is_inference() for each in _weights(model)):
         is_half = any(each.dtype in HALVES for each in _weights(model))
         model = copy.deepcopy(model)
@@ -106,6 +109,7 @@ def logits_of(output: Any, images: int) -> Tensor:
 def as_images(images: Any, name: str = "images") -> Tensor:
     """Images `[n, C, H, W]` to compute with: halves in single precision, apart from any graph."""
     require_tensor(name, images, "n, C, H, W")
+    require_values(name, images)
     fits = images.is_floating_point()
     kind = str(images.dtype).removeprefix("torch.")
     require(fits, f"type of {name}", kind, "floating point; images.float() keeps the values")
@@ -122,8 +126,10 @@ def as_labels(labels: Any, images: int | None = None, name: str = "labels") -> T
     found = labels
     if not isinstance(found, Tensor):
         found = np.asarray([*found] if isinstance(found, bytes | bytearray) else found)
-        require(found.dtype.kind in "iub", name, labels, "integers, one for each image")
+        fits = found.dtype.kind in "iub" and not np.ma.is_masked(labels)
+        require(fits, name, labels, "integers, one for each image")
         found = torch.from_numpy(found.astype(np.int64))
+    require_values(name, found)
     is_whole = not (found.is_floating_point() or found.is_complex())
     count = "n" if images is None else images
     allowed = f"a tensor [{count}] of integers from 0, one for each of the images"

@@ -4,6 +4,8 @@ Elements are the integers 0 ... order - 1 and 0 is the identity. The actions onl
 nothing is interpolated, so g^-1 (g x) is x to the last bit. `check_group` proves it of any other.
 """
 
+import hashlib
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -278,6 +280,19 @@ def check_group(group: Group, shape: tuple[int, ...], *, exact: bool = True) -> 
         return 0.0
     noise = torch.randn(1, *shape, generator=Generator().manual_seed(0), dtype=torch.float32)
     return action_error(group, noise)
+
+
+def action_hash(group: Group, shape: tuple[int, ...]) -> str:
+    """Of what a group does to an image `shape`, C, H, W: two of one name may act differently."""
+    pixels = torch.arange(math.prod(shape), dtype=torch.float32, device="cpu").view(shape)
+    return hashlib.sha256(group.orbit(pixels).contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def is_own(group: Group) -> bool:
+    """Whether a group is its user's, or a product with one."""
+    if isinstance(group, Product):
+        return is_own(group.first) or is_own(group.second)
+    return type(group).__module__ != __name__
 
 
 def _require_shape(shape: tuple[int, ...]) -> None:

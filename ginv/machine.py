@@ -4,7 +4,7 @@ import mmap
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ginv.refuse import require
 
@@ -83,34 +84,58 @@ def plain_torch() -> Iterator[None]:
         yield
 
 
-_EVALUATING: WeakKeyDictionary[nn.Module, tuple[int, dict[nn.Module, bool]]] = WeakKeyDictionary()
+_EVALUATING: WeakKeyDictionary[nn.Module, tuple[int, Callable[[], None]]] = WeakKeyDictionary()
 _SWITCHING = threading.Lock()
 
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Each module in evaluation mode and then, when the last thread is done, again in its own."""
+    """Each module in evaluation mode and then, when the last thread is done, again in its own.
+
+    So are its buffers, which a network may change in its forward.
+    """
     if not isinstance(model, nn.Module):
         yield
         return
     with _SWITCHING:
-        # One that TorchScript has frozen has no mode
-        modes = {m: m.training for m in model.modules() if hasattr(m, "training")}
-        count, modes = _EVALUATING.get(model, (0, modes))
-        _EVALUATING[model] = count + 1, modes
+        count, restore = _EVALUATING.get(model) or (0, _restorer(model))
+        _EVALUATING[model] = count + 1, restore
     try:
-        if any(modes.values()):
+        if any(getattr(module, "training", False) for module in model.modules()):
             with _SWITCHING:
                 model.eval()
         yield
     finally:
         with _SWITCHING:
-            count, modes = _EVALUATING.pop(model)
+            count, restore = _EVALUATING.pop(model)
             if count > 1:
-                _EVALUATING[model] = count - 1, modes
+                _EVALUATING[model] = count - 1, restore
             else:
-                for module, training in modes.items():
-                    module.training = training
+                restore()
+
+
+def _restorer(model: nn.Module) -> Callable[[], None]:
+    """Puts the modes of its modules, and the values of its buffers, back to what they are now."""
+    # One that TorchScript has frozen has no mode
+    modes = {m: m.training for m in model.modules() if hasattr(m, "training")}
+    owners = [m._buffers for m in model.modules() if isinstance(m._buffers, dict)]
+    buffers = [
+        (own, name, buffer, buffer.clone())
+        for own in owners
+        for name, buffer in own.items()
+        if buffer is not None and not is_lazy(buffer) and not buffer.is_meta
+    ]
+
+    @torch.no_grad()
+    def restore() -> None:
+        for module, training in modes.items():
+            module.training = training
+        for own, name, buffer, value in buffers:
+            own[name] = buffer
+            if not torch.equal(buffer, value):
+                buffer.copy_(value)
+
+    return restore
 
 
 class OneCopy:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ginv.classifier import as_classifier, as_seen_by, batches, model_of, require_classes
-from ginv.groups import Group, action_error, check_group_once
+from ginv.groups import Group, action_error, action_hash, check_group_once
 from ginv.layers import Layers, chosen_modules, watching
 from ginv.machine import evaluating, plain_torch
 from ginv.measures import (
@@ -471,6 +471,10 @@ class _Measuring:
             self.examples.append(Example(before + place, score, orbit.cpu(), drawn, seen))
         self.examples = _to_show(self.examples)
 
+    def _options(self) -> dict[str, Any]:
+        action = {"action": action_hash(self.asked.group, tuple(self.shape))}
+        return self.asked.options | action | (self.maps.options if self.maps else {})
+
     def result(self) -> Measurement:
         assert self.totals is not None  # a batch at least, or `batches` has refused
         names = [name for name in FIRST if name in self.columns]
@@ -485,7 +489,7 @@ class _Measuring:
             self.examples,
             torch.cat(self.kept) if self.kept else None,
             self.action_error,
-            self.asked.options | (self.maps.options if self.maps else {}),
+            self._options(),
         )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from ginv.data import CLASSES, DATASETS, IMAGE_SHAPE, SPLITS
-from ginv.groups import Group, group_named
+from ginv.groups import Group, action_hash, group_named, is_own
 from ginv.networks import INITIALISATIONS, MLP, POOLINGS
 from ginv.refuse import require, require_tensor
 from ginv.symmetry import symmetrise
@@ -211,11 +211,14 @@ class Run:
     def specification(self) -> dict:
         """What names the run in the store.
 
-        A field at its default is left out: a new one orphans no stored run.
+        A field at its default is left out: a new one orphans no stored run. With a group of the
+        user's own goes what it does to an image: it may do something else tomorrow.
         """
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         defaults = {each.name: each.default for each in fields(self)}
-        return {name: value for name, value in values.items() if value != defaults[name]}
+        named = {name: value for name, value in values.items() if value != defaults[name]}
+        group = group_named(self.group)
+        return named | ({"action": action_hash(group, (1, *IMAGE_SHAPE))} if is_own(group) else {})
 
     @property
     def views(self) -> int:

@@ -4,7 +4,8 @@ import textwrap
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from torch import Tensor
+from torch import Tensor, strided
+from torch.masked import MaskedTensor
 
 
 def require(allowed: bool, name: str, value: object, instead: str) -> None:
@@ -33,6 +34,18 @@ def require_tensor(name: str, value: object, axes: str) -> None:
     if fits:
         fits = value.ndim >= count - 1 if "..." in axes else value.ndim == count  # type: ignore[attr-defined]
     require(fits, name, value, f"a tensor [{axes}], not empty")
+
+
+def require_values(name: str, tensor: Tensor) -> None:
+    """Refuse a tensor that is sparse, nested or masked, or has no values, on the meta device."""
+    kind = "strided"
+    if isinstance(tensor, MaskedTensor):
+        kind = "masked"
+    elif tensor.is_meta or tensor.is_nested:
+        kind = "meta" if tensor.is_meta else "nested"
+    elif tensor.layout is not strided:
+        kind = str(tensor.layout).removeprefix("torch.")
+    require(kind == "strided", f"kind of {name}", kind, "strided, each of its values in memory")
 
 
 def require_folder(name: str, value: object) -> None:

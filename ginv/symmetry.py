@@ -1,8 +1,10 @@
 """Networks made invariant, by a symmetric start or by averaging; and a test that they are."""
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Generator, Tensor, nn
@@ -148,12 +150,28 @@ def decay_asymmetry(
     For after each step of any optimiser: from random weights, the hidden layers become equivariant,
     and the network invariant, while they learn. A share of 1 is the projection itself, and at each
     step it ties the weights. share: 0 to 1, such as the learning rate times a factor that rises to
-    100. For the layers that `symmetrise` takes; raises ValueError for others.
+    100. For the layers that `symmetrise` takes; raises ValueError for others, and, the first time
+    that it sees a network, where no decay would make it invariant.
     """
     fits = isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1
     require(fits, "share", share, "numbers from 0 to 1")
-    for tensor, orbit in weight_orbits(model, group, input_shape):
+    orbits = weight_orbits(model, group, input_shape)
+    _check_projection(model, group, input_shape)
+    for tensor, orbit in orbits:
         tensor.lerp_(orbit.mean(0), share)
+
+
+_PROJECTED: WeakKeyDictionary[nn.Module, set] = WeakKeyDictionary()  # for which groups and shapes
+
+
+def _check_projection(model: nn.Module, group: Group, input_shape: tuple[int, ...]) -> None:
+    """Refuse, once, a network whose projection is not invariant: the decay would lead nowhere."""
+    known = _PROJECTED.setdefault(model, set())
+    if (kind := (type(group), group.name, tuple(input_shape))) not in known:
+        projected = copy.deepcopy(model)
+        _copy([(w, orbit.mean(0)) for w, orbit in weight_orbits(projected, group, input_shape)])
+        _check(projected, group, input_shape)
+        known.add(kind)
 
 
 @torch.no_grad()

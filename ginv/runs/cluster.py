@@ -42,8 +42,12 @@ def work(
 
     For each run what was measured or, of one that diverged, why there is nothing.
     """
-    runs = [Run(**specification) for specification in specifications]  # refuses unknown fields
+    fields = [{k: v for k, v in each.items() if k != "action"} for each in specifications]
+    runs = [Run(**each) for each in fields]  # refuses unknown fields
     records = [run.specification for run in runs]
+    for run, asked, here in zip(runs, specifications, records, strict=True):
+        if asked.get("action") != here.get("action"):
+            raise ValueError(f"the group {run.group} acts otherwise on this machine")
     if remote:
         pull(remote, records)
     try:

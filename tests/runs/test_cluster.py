@@ -269,3 +269,10 @@ def test_bad_stores(url):
     with pytest.raises((ValueError, OSError), match=f"^{re.escape(BAD_STORES[url])}[^\n]*$"):
         run_grid(GRID, remote=url)
     assert not Path(os.environ["GINV_RUNS"]).exists()
+
+
+def test_a_group_that_acts_otherwise_on_the_worker_is_refused(monkeypatch):
+    run = replace(RUNS[0], group="R4")
+    strange = run.specification | {"action": "0" * 16}
+    with pytest.raises(ValueError, match="^the group R4 acts otherwise on this machine$"):
+        cluster.work([strange], "validation", 10)

@@ -52,3 +52,8 @@ def test_measurement_operations_are_those_of_the_matrix_products():
         model.output(model.hidden(path)).sum().backward()
         z.sum().backward()
     assert costs.measurement_operations(Run("T3"), 8, steps) == counter.get_total_flops()
+
+
+def test_a_clock_that_stands_still_is_no_division_by_zero(monkeypatch):
+    monkeypatch.setattr("ginv.runs.costs.time.perf_counter", lambda: 7.0)
+    assert 0 < costs.minutes(1e12, torch.device("cpu")) < 1

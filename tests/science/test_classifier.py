@@ -342,6 +342,62 @@ def test_images_that_are_no_real_numbers_are_refused(handed, kind):
         measure(network(), images, *others, **(options if R4 in others else dict(group=R4)))
 
 
+WITHOUT_VALUES = {
+    "sparse_coo": lambda x: x.to_sparse(),
+    "meta": lambda x: x.to("meta"),
+    "masked": lambda x: torch.masked.masked_tensor(x, x > 0),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of MaskedTensors")
+@pytest.mark.parametrize("what", ["images", "labels"])
+@pytest.mark.parametrize("kind", WITHOUT_VALUES)
+def test_tensors_whose_values_are_not_all_in_memory_are_refused(kind, what):
+    handed = {"images": IMAGES, "labels": torch.tensor(LABELS)}
+    handed[what] = WITHOUT_VALUES[kind](handed[what])
+    line = f"kind of {what} is '{kind}'; allowed: strided, each of its values in memory"
+    with pytest.raises(ValueError, match=f"^{line}$"):
+        samples(network(), **handed)
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+@pytest.mark.parametrize(
+    "lazy", [nn.LazyLinear(3), nn.LazyBatchNorm1d(), nn.Linear(72, 3).to("meta")]
+)
+def test_networks_whose_weights_have_no_values_yet_are_refused(lazy):
+    line = "weights of the model have no values yet: load them, or run it once"
+    with pytest.raises(ValueError, match=f"^{line}$"):
+        samples(nn.Sequential(nn.Flatten(), lazy))
+
+
+class Counting(nn.Module):
+    """Its forward changes its buffers, in place and by new ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = network()
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("seen", torch.zeros(2))
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen = self.seen + x.mean()
+        return self.model(x)
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_buffers_that_a_forward_changes_are_as_they_were(is_refused):
+    model = Counting()
+    before, own = {n: b.clone() for n, b in model.state_dict().items()}, model.seen
+    try:
+        samples(model, **({"labels": [0, 1, 2, 3, 1]} if is_refused else {}))
+    except ValueError:
+        assert is_refused
+    assert model.seen is own
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
 class Two(nn.Module):
     def forward(self, z):
         return torch.cat([-z / 2, z / 2], 1)
@@ -493,6 +549,7 @@ BAD_LABELS = [
     ["0", "1", "2", "0", "1"],
     {0: 1},
     {0, 1},
+    np.ma.array([0, 1, 2, 0, 1], mask=[0, 0, 1, 0, 0]),
     torch.zeros(5),
     torch.zeros(5, dtype=torch.complex64),
     torch.zeros(5, 3, dtype=torch.long),

@@ -332,6 +332,17 @@ def test_maps_of_two_attributions_do_not_add_up():
     assert len((a + again).samples) == 10
 
 
+def test_groups_of_one_name_that_act_otherwise_do_not_add_up():
+    class R4(ginv.Rotations):
+        def act(self, g, x):
+            return super().act(-g, x)
+
+    a, b, again = (measured(group=each) for each in (ginv.Rotations(4), R4(4), ginv.Rotations(4)))
+    with pytest.raises(ValueError, match="^action of what is added is '[0-9a-f]{16}'; allowed: "):
+        a + b
+    assert len((a + again).samples) == 10
+
+
 class Stubborn(Wide):
     """It refuses one mode halfway, as long as it is `stuck`."""
 

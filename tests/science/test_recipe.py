@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ginv import Run, group_named
+from ginv import Run, Translations, group_named
+from ginv.groups import KINDS
 from ginv.recipe import REGULARISERS, gradient_variance
 from ginv.runs import store
 
@@ -141,6 +142,28 @@ def test_a_run_is_refused_in_a_line_or_comes_back_from_the_store(changes):
         assert re.search(IN_A_LINE, str(error)), error
     else:
         assert Run(**json.loads(json.dumps(run.specification))) == run
+
+
+def shifting(step):
+    """A user's group of the name O3, which shifts images by a step of its own."""
+
+    class Shifts(Translations):
+        name = "O3"
+
+        def act(self, g, x):
+            return x.roll(x.shape[-2] // 3 * step * g, -2)
+
+    return Shifts
+
+
+def test_runs_of_own_groups_of_one_name_are_two(monkeypatch):
+    """Else what was trained with one would be loaded for the other."""
+    found = []
+    for step in (1, 2, 1):
+        monkeypatch.setitem(KINDS, "O", shifting(step))
+        found.append(Run(group="O3").specification | Run(group="R2xO3").specification)
+    assert found[0] == found[2] != found[1]
+    assert all("action" not in Run(group=each).specification for each in ("T3", "D4", "R4xT3"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import copy
 import re
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -417,9 +418,18 @@ def test_networks_that_cannot_be_are_refused_with_the_layer_and_left_as_they_wer
     build, group, line = REFUSED[name]
     model = made(build)
     before = sizes(model)
-    with pytest.raises(ValueError, match=f"^{line}[^\n]*$"):
-        symmetrise(model, group_named(group), (1, 12, 12))
-    assert is_as_before(model, before)
+    for make in (symmetrise, partial(decay_asymmetry, share=0.1)):
+        with pytest.raises(ValueError, match=f"^{line}[^\n]*$"):
+            make(model, group_named(group), input_shape=(1, 12, 12))
+        assert is_as_before(model, before)
+
+
+def test_the_decay_looks_once_at_each_network_group_and_size(monkeypatch):
+    seen, model, other = [], made(perceptron()), made(perceptron())
+    monkeypatch.setattr("ginv.symmetry._check", lambda *asked: seen.append(asked))
+    for each, name in product((model, other), ("R4", "D4", "R4")):
+        decay_asymmetry(each, group_named(name), 0.1, (1, 12, 12))
+    assert [group.name for _, group, _ in seen] == ["R4", "D4"] * 2
 
 
 class Fails(nn.Module):
