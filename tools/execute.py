@@ -39,6 +39,7 @@ from ginv.runs.files import one_writer, write_whole
 
 PACKAGES = ("ginv", "torch", "captum", "numpy")  # those a number can hang on
 ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of an object in memory
+BAR = re.compile(r"\r[^\r\n]*")  # as tqdm writes it again and again
 STOPS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 TRAINS = re.compile(r"^[^#\n]*\b(train|train_stack|run_grid|fit)\(", re.MULTILINE)
 PAIRED = {  # saving and syncing without an edit, by whatever version, changes neither half
@@ -73,6 +74,17 @@ def chapters(folder: Path) -> list[str]:
     return [page for page in pages(folder) if (folder / f"{page}.py").is_file()]
 
 
+class _WithoutBars:
+    """What a kernel says on standard error, but for its progress bars: there is one for all."""
+
+    def write(self, text: str) -> None:
+        if said := BAR.sub("", text).strip():
+            tqdm.write(said, file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def execute(script: Path, profile: str) -> None:
     """Execute a chapter, save its notebook and note when and with what."""
     start = time.perf_counter()
@@ -88,7 +100,7 @@ def execute(script: Path, profile: str) -> None:
         cwd=script.parent,
         progress_bar=False,
         start_timeout=600,  # seconds; on a busy machine a kernel takes long to start
-        stderr_file=sys.stderr,
+        stderr_file=_WithoutBars(),
         coalesce_streams=True,
         extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which warns of its transport
     )
@@ -267,7 +279,6 @@ def main() -> None:
             for chapter in [each for each, script in scripts.items() if is_up_to_date(script)]:
                 print(f"{chapter} is up to date", flush=True)
                 renew_text(scripts.pop(chapter))
-        os.environ["TQDM_DISABLE"] = "1"  # in the kernels: there is one bar for all
         bar = JobBar({each: once_took(script) for each, script in scripts.items()})
         for chapter, script in scripts.items():
             start = time.perf_counter()

@@ -12,6 +12,7 @@ CHAPTER = """\
 import sys
 import matplotlib.pyplot as plt
 import pandas as pd
+from tqdm import tqdm
 from ginv.pages.figures import show_table, use_style
 
 use_style()
@@ -24,7 +25,11 @@ show_table(pd.DataFrame({"a": [1.0, 2.0]}), "a table")
 show_table(pd.DataFrame({"a": [1.0, 3.0]}), "a table")
 
 # %%
-object(), print("progress", file=sys.stderr)
+print("said before", file=sys.stderr)
+for _ in tqdm(range(3), desc="bar of a cell"):
+    pass
+print("said after", file=sys.stderr)
+object()
 """
 
 
@@ -46,3 +51,9 @@ def test_the_same_chapter_is_the_same_bytes(backend, tmp_path, monkeypatch):
     assert sum("image/png" in kind for kind in kinds) == 1
     tables = [out.data["text/html"] for out in outputs if "text/html" in out.get("data", {})]
     assert len({*tables}) == 2  # and two tables of a page do not share their names
+
+
+def test_a_kernel_speaks_and_its_bars_do_not_show(tmp_path, capsys):
+    executed(tmp_path / "first")
+    said = capsys.readouterr().err
+    assert "said before" in said and "said after" in said and "bar of a cell" not in said
