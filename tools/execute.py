@@ -3,7 +3,8 @@
 Where no chapter is named, all, or with --stale those that are not up to date. FOLDER holds
 `_toc.yml` and `book/`. Each chapter, a jupytext script `book/NAME.py`, is executed by papermill in
 the folder it lies in and saved beside it as `NAME.ipynb`, with a line on it in
-`results/provenance.csv`. One that fails is not saved and ends the command.
+`results/provenance.csv`. One that fails is not saved and ends the command. With --render the book
+is rendered into `_build/html` again and again, so that a page can be read once it is executed.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import os
 import platform
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -205,6 +207,26 @@ def _shrink(png: str) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
+class Rendering:
+    """The book, rendered beside the next chapter; what had no change in it is left as it is."""
+
+    def __init__(self, folder: Path) -> None:
+        tool = Path(sys.executable).with_name("jupyter-book")
+        self.command = [str(tool), "build", "-q", "--path-output", ".", str(folder)]
+        self.process: subprocess.Popen | None = None
+
+    def begin(self) -> None:
+        """Unless one is under way: the next has its pages, too."""
+        if self.process is None or self.process.poll() is not None:
+            quiet = subprocess.DEVNULL
+            self.process = subprocess.Popen(self.command, stdout=quiet, stderr=quiet)
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+
+
 def _end_with_parent() -> None:
     """End, and with us the kernel, where what started us was killed or ends, and cannot say so."""
     parent = os.getppid()
@@ -253,10 +275,12 @@ def main() -> None:
     parser.add_argument("profile")
     parser.add_argument("chapters", nargs="*", help="such as table1")
     parser.add_argument("--stale", action="store_true", help="skip what is up to date")
+    parser.add_argument("--render", action="store_true", help="the pages, as they are executed")
     arguments = parser.parse_args()
 
     # captum's progress bar would like a package that only its looks need
     os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
+    rendering = Rendering(arguments.folder)
     try:
         _end_when_told()
         _end_with_parent()
@@ -285,6 +309,8 @@ def main() -> None:
             with bar.part(chapter):
                 execute(script, arguments.profile)
             tqdm.write(f"{chapter}: {time.perf_counter() - start:.0f} s", file=sys.stdout)
+            if arguments.render:
+                rendering.begin()
         bar.close()
     except papermill.PapermillExecutionError as error:
         sys.exit(f"{chapter} failed.{error}")
@@ -292,6 +318,8 @@ def main() -> None:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on where it was")
+    finally:
+        rendering.end()
 
 
 if __name__ == "__main__":

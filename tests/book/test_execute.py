@@ -2,7 +2,7 @@
 
 import nbformat
 import pytest
-from execute import execute
+from execute import Rendering, execute
 
 CHAPTER = """\
 # %% [markdown]
@@ -57,3 +57,19 @@ def test_a_kernel_speaks_and_its_bars_do_not_show(tmp_path, capsys):
     executed(tmp_path / "first")
     said = capsys.readouterr().err
     assert "said before" in said and "said after" in said and "bar of a cell" not in said
+
+
+def test_pages_are_rendered_one_at_a_time_and_end_with_the_job(tmp_path):
+    rendering = Rendering(tmp_path)
+    assert rendering.command[-1] == str(tmp_path)
+    rendering.command = ["sleep", "600"]
+    rendering.end()  # before any
+    rendering.begin()
+    first = rendering.process
+    rendering.begin()
+    assert rendering.process is first and first.poll() is None
+    rendering.end()
+    assert first.poll() is not None
+    rendering.begin()  # the next
+    assert rendering.process is not first
+    rendering.end()
