@@ -9,7 +9,7 @@ takes, its `holds` where the claim says that it lies: "<= 0.5", "1 to 2", or a l
 import math
 import operator
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from html import escape
 from itertools import product
@@ -267,19 +267,20 @@ def as_table(found: Sequence[Verdict]) -> pd.DataFrame:
 
 
 MARKS = {
-    REPRODUCED: ("●", "#009E73"),
-    UNDECIDED: ("◆", "#C77C00"),
-    NOT: ("✕", "#D55E00"),
-    "not testable": ("–", "grey"),
+    REPRODUCED: ("●", "#00664A"),
+    UNDECIDED: ("◆", "#7A4900"),
+    NOT: ("✕", "#A33600"),
+    "not testable": ("–", "#555555"),
 }
 STYLE = """<style>
 .ledger {width: 100%; border-collapse: collapse; font-size: .85em}
 .ledger.rows td:nth-child(1) {width: 30%}
 .ledger.rows td:nth-child(2) {width: 36%}
-.ledger th {white-space: nowrap}
 .ledger .verdict {overflow-wrap: normal; min-width: 2em}
 .ledger td, .ledger th {vertical-align: top; text-align: left; padding: .4em;
   border-top: 1px solid #8888; white-space: normal; overflow-wrap: anywhere}
+.ledger th {white-space: nowrap}
+.ledger a {color: #0b4f9e !important} /* the page may be dark, and a cell of output is not */
 .ledger small {opacity: .85}
 </style>"""
 
@@ -307,20 +308,23 @@ def headlines_html(
     return "\n".join([*lines, "</table>"])
 
 
-def rows_html(found: Sequence[Verdict]) -> str:
-    """Rows of the ledger; the groups of one claim share a line."""
+def rows_html(found: Sequence[Verdict], deciding: Collection[str] = ()) -> str:
+    """Rows of the ledger; the groups of one claim share a line; in bold, those that decide."""
     lines: dict[tuple, list[Verdict]] = {}
     for each in found:
         c = each.claim
-        lines.setdefault((c.section, c.claim, c.statistic, c.kind, c.why, c.page), []).append(each)
+        bold = _bare(c) in deciding
+        line = c.section, c.claim, c.statistic, c.kind, c.why, c.page, bold
+        lines.setdefault(line, []).append(each)
     html = [STYLE, '<table class="ledger rows">']
-    for (section, claim, words, kind, why, page), some in lines.items():
+    for (section, claim, words, kind, why, page, bold), some in lines.items():
         aside = kind in ("ours", "reading")
         ours = f"<br><small><i>{KINDS[kind]}</i></small>" if aside else ""
         name = page.partition("#")[0].removesuffix(".html")
+        text = f"<b>{escape(claim)}</b>" if bold else escape(claim)
         link = f' <a href="{page}">measured in: {name}</a>' if page else ""
         html.append(
-            f"<tr><td>{escape(claim)} <small>(Section {section})</small>{ours}</td>"
+            f"<tr><td>{text} <small>(Section {section})</small>{ours}</td>"
             f"<td>{escape(words)}<br><small>{escape(why)}{link}</small></td>"
             f"<td>{''.join(map(_result_html, some))}</td></tr>"
         )

@@ -49,6 +49,86 @@ def test_page(name, page):
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
 
 
+CUT = """() => {
+    const edge = document.querySelector('article').getBoundingClientRect().right;
+    const scrolls = at => ['auto', 'scroll', 'hidden'].includes(getComputedStyle(at).overflowX)
+        && at.scrollWidth > at.clientWidth + 1;
+    const isCut = element => {
+        for (let at = element; at.tagName !== 'ARTICLE'; at = at.parentElement)
+            if (scrolls(at)) return true;
+        return element.getBoundingClientRect().right > edge + 1;
+    };
+    return [...document.querySelectorAll('article :is(pre, table, img, mjx-container[display])')]
+        .filter(element => element.checkVisibility() && isCut(element))
+        .map(element => element.textContent.trim().slice(0, 60));
+}"""
+PALE = """() => {
+    const numbers = colour => [...colour.match(/[\\d.]+/g).map(Number), 1].slice(0, 4);
+    const light = colour => [0.2126, 0.7152, 0.0722].reduce((sum, weight, i) => {
+        const c = colour[i] / 255;
+        return sum + weight * (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    }, 0);
+    const over = (a, b) => [0, 1, 2].map(i => a[i] * a[3] + b[i] * (1 - a[3])).concat(1);
+    const article = document.querySelector('article'), pale = [];
+    const walker = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const text = walker.currentNode.textContent.trim(), own = walker.currentNode.parentElement;
+        const aside = own.closest('script, style, mjx-assistive-mml') !== null;
+        if (!text || aside || !own.checkVisibility({visibilityProperty: true})) continue;
+        let grounds = [], opacity = 1;
+        for (let at = own; at !== null; at = at.parentElement) {
+            const style = getComputedStyle(at);
+            opacity *= style.opacity;
+            grounds.push(numbers(style.backgroundColor));
+        }
+        const ground = grounds.reverse().reduce((b, a) => over(a, b), [255, 255, 255, 1]);
+        const [r, g, b, alpha] = numbers(getComputedStyle(own).color);
+        const both = [light(over([r, g, b, alpha * opacity], ground)), light(ground)];
+        const ratio = (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
+        if (ratio < 4.5) pale.push(`${text.slice(0, 40)}: ${ratio.toFixed(2)}`);
+    }
+    return pale;
+}"""
+
+
+@pytest.fixture
+def wide(browser, request):
+    """A page as on a desk, light or dark."""
+    size = {"width": 1400, "height": 900}
+    page = browser.new_page(viewport=size, color_scheme=getattr(request, "param", "light"))
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("name", pages(ROOT))
+def test_nothing_is_cut_on_a_desk(name, wide):
+    """And the first picture is seen without much scrolling."""
+    wide.goto((BOOK / f"{name}.html").as_uri())
+    wide.wait_for_function("!window.MathJax || MathJax.startup.promise.then(() => true)")
+    assert wide.evaluate(CUT) == []
+    if (picture := wide.locator("article img").first).count():
+        assert picture.bounding_box()["y"] < 2 * wide.viewport_size["height"]
+
+
+@pytest.mark.parametrize("wide", ["light", "dark"], indirect=True)
+@pytest.mark.parametrize("name", pages(ROOT))
+def test_text_stands_out(name, wide):
+    """A contrast of 4.5 to 1 at least, as the WCAG ask for."""
+    wide.goto((BOOK / f"{name}.html").as_uri())
+    assert wide.evaluate(PALE) == []
+
+
+def test_pale_and_cut_are_seen(wide):
+    """That the two tests above can fail."""
+    wide.goto((BOOK / "book/metrics.html").as_uri())
+    text = "<p style='color: #888'>pale</p><pre style='overflow: auto'>" + "long " * 100
+    wide.evaluate(
+        "html => document.querySelector('article').insertAdjacentHTML('beforeend', html)", text
+    )
+    assert wide.evaluate(PALE) == ["pale: 3.54"]
+    assert [each[:9] for each in wide.evaluate(CUT)] == ["long long"]
+
+
 def test_formulas_are_typeset(page):
     """That the check above does not pass for want of MathJax."""
     page.goto((BOOK / "book/metrics.html").as_uri())
