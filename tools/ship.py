@@ -17,11 +17,11 @@ SHOWN_LIVE = "DA, same budget", "symmetry decay"  # recipes of controls.yaml, in
 
 
 def shipped_runs() -> list[Run]:
-    """Of Table 1, of Figure 5 and of the price of invariance."""
+    """Of Table 1, of Figure 5, of the price of invariance and of the open choices."""
     settings = Settings("paper")
     grid = read_grid(book_file("controls.yaml"))
     price = [run for recipe in SHOWN_LIVE for run in grid.recipes[recipe]]
-    runs = [*settings.runs(), *settings.spectral_runs(), *price]
+    runs = [*settings.runs(), *settings.spectral_runs(), *price, *settings.readings()]
     return [*dict.fromkeys(runs)]
 
 

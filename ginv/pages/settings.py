@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from IPython import get_ipython
@@ -23,6 +24,19 @@ from ginv.runs.train import load_run, train
 from ginv.stack import TrainedRun
 
 WEIGHT_DECAYS = (0.3, 1.0, 3.0, 10.0)  # from hardly any to one that ruins the network
+
+# Other readings of what the paper says of the training: choice, reading, the methods that it
+# concerns, and the fields of `Run` that it changes
+READINGS: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("hidden layers", "4", "WT DA IR", {"depth": 4}),
+    ("pooling", "mean, then ReLU", "WT", {"pooling": "mean"}),
+    ("pooling", "ReLU, then mean", "WT", {"pooling": "mean after ReLU"}),
+    ("epoch kept", "the last", "WT DA IR", {"selection": "last"}),
+    ("split", "seed 1", "WT DA IR", {"split_seed": 1}),
+    ("pairs in the penalty", "all pairs", "IR", {"whole_orbit": True}),
+    ("initial weights", "Glorot's", "DA", {"initialisation": "glorot"}),
+    ("initial weights", "He's", "DA", {"initialisation": "he"}),
+]
 
 
 @dataclass(frozen=True)
@@ -131,6 +145,18 @@ class Settings:
             for seed in self.seeds[:2]
             for decay in WEIGHT_DECAYS
         ]
+
+    def readings(self) -> dict[Run, tuple[str, str]]:
+        """Runs of the first seed, one for each of `READINGS`, group and method: choice and reading.
+
+        IR keeps the nu that was tuned for ours.
+        """
+        return {
+            replace(self.run(group, method, self.seeds[0]), **changes): (choice, reading)
+            for group in self.groups
+            for choice, reading, methods, changes in READINGS
+            for method in methods.split()
+        }
 
     def measure(self, trained: TrainedRun, images: int | None = None) -> Measurement:
         """`ginv.measure` of a run on the first test images, by default all of the profile."""

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from ginv import Run, train
 from ginv.pages import Settings
-from ginv.pages.settings import PROFILES, Profile, announce
+from ginv.pages.settings import PROFILES, READINGS, Profile, announce
 
 
 @pytest.mark.parametrize(
@@ -73,3 +75,13 @@ def test_a_table_has_a_row_for_each_run_and_metric(tiny, tmp_path, capsys):
 
 def test_fewer_images_are_a_fifth():
     assert [Settings(name).fewer_images for name in PROFILES] == [10_000, 1_000, 200]
+
+
+def test_another_reading_changes_one_choice_of_a_run_of_table_1():
+    settings = Settings("quick", "T3", [5, 6])
+    runs = settings.readings()
+    assert {(run.group, run.seed, run.epochs) for run in runs} == {("T3", 5, 20)}
+    assert len(runs) == sum(len(methods.split()) for _, _, methods, _ in READINGS)
+    for run, (choice, reading) in runs.items():
+        (changes,) = (c for a, b, _, c in READINGS if (a, b) == (choice, reading))
+        assert replace(settings.run("T3", run.method, 5), **changes) == run not in settings.runs()
