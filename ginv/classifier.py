@@ -19,6 +19,7 @@ BUDGET = 2**30
 PER_IMAGE = 64
 LOADED = 64  # images of a data set at once
 HALVES = (torch.float16, torch.bfloat16)
+KINDS = (*HALVES, torch.float32, torch.float64)  # of images; others are how weights are stored
 CONTIGUOUS = torch.contiguous_format  # as those that most models are written for, with a view
 
 
@@ -34,7 +35,7 @@ class Classifier(nn.Module):
     def __init__(self, model: nn.Module | Callable[[np.ndarray], Any]) -> None:
         super().__init__()
         self.model = model
-        first = next((each for each in _weights(model) if each.is_floating_point()), None)
+        first = next((each for each in _weights(model) if each.dtype in KINDS), None)
         self.dtype = None if first is None else first.dtype
         self.device = None if first is None else first.device
 

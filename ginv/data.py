@@ -4,6 +4,7 @@ The images as they are before the group acts: class 9 left out, padded from 28 x
 split, normalised.
 """
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Integral, Real
@@ -84,6 +85,16 @@ def load_dataset(name: str = "MNIST", split_seed: int = 0) -> Dataset:
 
 
 _LOADING = Lock()
+
+
+def _renew_after_fork() -> None:
+    """A lock that another thread of the parent holds is never given back in a child."""
+    global _LOADING
+    _LOADING = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_after_fork)
 
 
 @lru_cache(maxsize=4)

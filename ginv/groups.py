@@ -275,11 +275,26 @@ def check_group(group: Group, shape: tuple[int, ...], *, exact: bool = True) -> 
     require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
     _require_shape(shape)
     _check_products(group)
+    noise = torch.randn(1, *shape, generator=Generator().manual_seed(0), dtype=torch.float32)
+    _check_memory(group, noise)
     if exact:
         _check_pixels(group, tuple(shape))
         return 0.0
-    noise = torch.randn(1, *shape, generator=Generator().manual_seed(0), dtype=torch.float32)
     return action_error(group, noise)
+
+
+def require_commuting(group: Group, shape: tuple[int, ...]) -> None:
+    """Refuse a product of groups whose actions on images `shape`, C, H, W, do not commute."""
+    if isinstance(group, Product):
+        require_commuting(group.first, shape)
+        require_commuting(group.second, shape)
+        x = _distinct_values(math.prod(shape)).float().view(shape)
+        for a in group.first.elements:
+            for b in group.second.elements:
+                one_way = group.first.act(a, group.second.act(b, x))
+                if not torch.equal(one_way, group.second.act(b, group.first.act(a, x))):
+                    text = f"{group.first.name} and {group.second.name} do not commute"
+                    raise ValueError(f"{group.name} is no group of images: {text}")
 
 
 def action_hash(group: Group, shape: tuple[int, ...]) -> str:
@@ -323,10 +338,30 @@ def _check_products(group: Group) -> None:
             raise ValueError(f"{name} is no group: {inverse}, the inverse of {g}, does not undo it")
 
 
+def _check_memory(group: Group, x: Tensor) -> None:
+    """That no element writes into the images it is given, or into what it has returned before."""
+    for g in group.elements:
+        given = x.clone()
+        moved = group.act(g, given)
+        fits = isinstance(moved, Tensor)
+        require(fits, f"what element {g} of {group.name} returns", moved, "a tensor, as the images")
+        kept = moved.clone()
+        group.act(g, -x)
+        if not (torch.equal(given, x) and torch.equal(moved, kept)):
+            text = f"element {g} of {group.name} writes into the images it is given"
+            raise ValueError(f"{text}, or into those it has returned")
+
+
+def _distinct_values(count: int) -> Tensor:
+    """Of both signs, none of them whole, exact in 32 bits and, where there are many, not in 16."""
+    factor = 2 ** max(0, 21 - (2 * count).bit_length()) + 1
+    return (torch.arange(count, dtype=torch.float64) * 2 + 1 - count) * (factor / 2**14)
+
+
 def _check_pixels(group: Group, shape: tuple[int, ...]) -> None:
     """That the action permutes pixels, images apart, and acts for gh as for h and then g."""
     count = torch.Size(shape).numel()
-    pixels = torch.arange(2 * count, dtype=torch.float64).view(2, *shape)
+    pixels = _distinct_values(2 * count).view(2, *shape)
     moves = [_moves(group, g, pixels) for g in group.elements]
     if not torch.equal(moves[0], torch.arange(count)):
         raise ValueError(f"{group.name} is no action: its identity, 0, moves pixels")
@@ -341,16 +376,19 @@ def _moves(group: Group, g: int, pixels: Tensor) -> Tensor:
     """Which pixel element g brings to each place, `[C * H * W]`."""
     count = pixels[0].numel()
     single = pixels if 2 * count > 2**24 else pixels.float()  # what most actions are written for
-    moved = group.act(g, single).double()
+    moved = group.act(g, single.clone()).double()
     if moved.shape != pixels.shape:
         shapes = f"{list(pixels.shape)} into {list(moved.shape)}"
         raise ValueError(f"{group.name} is no action: element {g} makes images {shapes}")
-    if not torch.equal(moved.flatten().sort().values, pixels.flatten()):
+    values, from_where = moved.flatten().sort()
+    if not torch.equal(values, pixels.flatten()):
         text = f"element {g} of {group.name} does not only move pixels, it changes their values"
         raise ValueError(f"{text}; exact=False measures it all the same, and its own error")
-    if not torch.equal(moved[1], moved[0] + count):
+    places = torch.empty_like(from_where)
+    places[from_where] = torch.arange(2 * count)
+    if not torch.equal(places[count:], places[:count] + count):
         raise ValueError(f"{group.name} is no action: element {g} does not treat all images alike")
-    return moved[0].flatten().long()
+    return places[:count]
 
 
 @lru_cache

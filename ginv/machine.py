@@ -124,13 +124,18 @@ def _restorer(model: nn.Module) -> Callable[[], None]:
         for own in owners
         for name, buffer in own.items()
         if buffer is not None and not is_lazy(buffer) and not buffer.is_meta
+        if buffer.layout is torch.strided and not buffer.is_nested
     ]
 
     @torch.no_grad()
     def restore() -> None:
-        for module, training in modes.items():
-            module.training = training
+        for module, training in modes.items():  # a module before its children
+            if module.training != training:
+                module.train(training)  # which may do more than set it
         for own, name, buffer, value in buffers:
+            if buffer.shape != value.shape:  # it was made larger, say
+                own[name] = value
+                continue
             own[name] = buffer
             if not torch.equal(buffer, value):
                 buffer.copy_(value)
@@ -193,5 +198,13 @@ def threads_of_one_core(count: int) -> ThreadPoolExecutor:
     return executor
 
 
-if hasattr(os, "register_at_fork"):  # a forked child has no threads but its own
-    os.register_at_fork(after_in_child=threads_of_one_core.cache_clear)
+def _begin_after_fork() -> None:
+    """A forked child has no threads but its own: none that hold locks, or measure."""
+    global _SWITCHING
+    threads_of_one_core.cache_clear()
+    _SWITCHING = threading.Lock()
+    _EVALUATING.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_after_fork)

@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -104,9 +105,10 @@ class Measurement:
     def __add__(self, other: "Measurement") -> "Measurement":
         if not isinstance(other, Measurement):
             return NotImplemented
-        for name, value in self._alike().items():
-            theirs = other._alike().get(name)
-            require(theirs == value, f"{name} of what is added", theirs, str(value))
+        ours, theirs = self._alike(), other._alike()
+        for name in {**ours, **theirs}:
+            value, added = ours.get(name), theirs.get(name)
+            require(added == value, f"{name} of what is added", added, str(value))
         moved = [replace(e, row=e.row + len(self.samples)) for e in other.examples]
         are_kept = self.maps is not None and other.maps is not None
         maps = torch.cat([self.maps, other.maps]) if are_kept else None  # type: ignore[list-item]
@@ -375,7 +377,13 @@ def _name_of(function: Callable | None) -> str | None:
     """Where it comes from, of an attribution: two lambdas of one line are taken for one."""
     if function is None:
         return None
-    function = getattr(function, "__func__", function)
+    if isinstance(function, partial):
+        return f"{_name_of(function.func)} of {function.args} {function.keywords}"
+    owner = getattr(function, "__self__", None if hasattr(function, "__name__") else function)
+    if not (owner is None or isinstance(owner, type | ModuleType)):  # another may do otherwise
+        function = getattr(function, "__func__", function)
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        return f"{getattr(function, '__module__', '')}.{name} of {id(owner):x}"
     code = getattr(function, "__code__", None)
     name = getattr(function, "__qualname__", type(function).__qualname__)
     where = f":{code.co_firstlineno}" if code and "<" in name else ""

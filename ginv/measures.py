@@ -40,7 +40,8 @@ def orbit_logits(
     orbit = group.orbit(as_seen_by(model, as_images(images)))
     rows = orbit.flatten(0, 1)
     with torch.no_grad():
-        parts = [model(part) for part in rows.split(batch_size or len(rows))]
+        # Copies: a model may write its next output over this one
+        parts = [model(part).detach().clone() for part in rows.split(batch_size or len(rows))]
     return torch.cat(parts).unflatten(0, orbit.shape[:2])
 
 
@@ -70,7 +71,8 @@ def orbit_maps(
         fits = isinstance(found, Tensor) and found.shape == rows.shape
         allowed = f"a tensor {list(rows.shape)}, as the images"
         require(fits, "what attribute returned", found, allowed)
-        parts.append(found.detach().to(torch.promote_types(found.dtype, torch.float32)))
+        kind = torch.promote_types(found.dtype, torch.float32)
+        parts.append(found.detach().to(kind, copy=True))  # it may be written over
     found = torch.cat(parts).unflatten(0, orbit.shape[:2])
     return group.align(saliency_map(found, threshold=threshold, sigma=sigma))
 
@@ -204,6 +206,9 @@ def _checked(values: Tensor, name: str = "logits", axes: str = "G, n, C") -> Ten
     values = values.to(torch.promote_types(values.dtype, least))
     if not values.isfinite().all():
         raise ValueError(f"the {name} are not finite; check the model")
+    largest = values.abs().amax().item()
+    fits = name != "logits" or not values.numel() or largest == 0 or 1e-100 < largest < 1e100
+    require(fits, "largest of the logits", largest, "1e-100 to 1e100, or 0: squares are finite")
     return values
 
 

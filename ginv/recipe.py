@@ -11,7 +11,8 @@ import torch
 from torch import Generator, Tensor
 
 from ginv.data import CLASSES, DATASETS, IMAGE_SHAPE, SPLITS
-from ginv.groups import Group, action_hash, group_named, is_own
+from ginv.groups import Group, action_hash, group_named, is_own, require_commuting
+from ginv.machine import plain_torch
 from ginv.networks import INITIALISATIONS, MLP, POOLINGS
 from ginv.refuse import require, require_tensor
 from ginv.symmetry import symmetrise
@@ -120,9 +121,10 @@ def _number(
 
 
 def _acts(_: "Run", name: Any) -> tuple[bool, str]:
-    group_named(name).orbit(
-        torch.empty(1, *IMAGE_SHAPE, device="cpu")
-    )  # says itself what is allowed
+    group = group_named(name)  # says itself what is allowed, as do the others
+    with plain_torch():
+        group.orbit(torch.empty(1, *IMAGE_SHAPE))
+        require_commuting(group, (1, *IMAGE_SHAPE))
     return True, ""
 
 

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from ginv.classifier import as_classifier, as_images, as_seen_by, logits_of, model_of
 from ginv.data import IMAGE_SHAPE
-from ginv.groups import Group, check_group_once, move_map, moved_units
+from ginv.groups import Group, check_group_once, move_map, moved_units, require_commuting
 from ginv.layers import watching
 from ginv.machine import evaluating, plain_torch
 from ginv.measures import orbit_logits, relative_logit_invariance
@@ -36,10 +36,14 @@ class Averaged(nn.Module):
         super().__init__()
         require(isinstance(model, nn.Module), "model", model, "a torch.nn.Module")
         require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
-        self.model, self.group = model, group
+        self.model, self.group, self.known = model, group, set[tuple[int, ...]]()
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[n, C, H, W]` -> `[n, classes]`."""
+        """`[n, C, H, W]` -> `[n, classes]`. Raises ValueError where the group does not act on x."""
+        if (shape := tuple(x.shape[1:])) not in self.known:
+            check_group_once(self.group, shape, exact=False)
+            require_commuting(self.group, shape)
+            self.known.add(shape)
         rows = self.group.orbit(x).flatten(0, 1)
         return logits_of(self.model(rows), len(rows)).unflatten(0, (-1, len(x))).mean(0)
 

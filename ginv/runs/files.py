@@ -17,8 +17,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Text is UTF-8. Raises OSError, in one line, where the folder cannot be written.
     """
     content = content.encode() if isinstance(content, str) else content
-    aside = None
+    path, aside = Path(os.path.realpath(path)), None  # a link stays one
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
         handle, aside = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
@@ -46,7 +48,8 @@ def require_writable(name: str, path: Path, *inputs: Path) -> None:
     for source in inputs:
         same = path.exists() and source.exists() and path.samefile(source)
         require(not same, name, str(path), "another file than that which is read")
-    require(not path.is_dir(), name, str(path), "a file, not a folder")
+    fits = path.is_file() or not path.exists()  # nor a device or a pipe
+    require(fits, name, str(path), "a file, not a folder")
     require_folder(f"folder of the {name}", str(path.absolute().parent))
 
 

@@ -129,7 +129,7 @@ def save(specification: dict, tensors: Mapping[str, Tensor], record: dict) -> No
     with _lock() as aside:
         _write(aside, content)
         if not os.path.lexists(folder):
-            folder.parent.mkdir(exist_ok=True)
+            _make_shared(folder.parent)
             aside.rename(folder)
 
 
@@ -200,9 +200,7 @@ def _lock() -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", mode=_shared_mode()):
-            if not (locks := folder / ".locks").is_dir():
-                locks.mkdir()
-                locks.chmod(folder.stat().st_mode & 0o777)
+            _make_shared(folder / ".locks")
             if aside.exists():  # of a dead process: a living one would hold the lock
                 shutil.rmtree(aside)
             aside.mkdir()
@@ -214,6 +212,13 @@ def _lock() -> Iterator[Path]:
         reason = error.strerror or error
         remedy = "set GINV_RUNS to a folder that can"
         raise OSError(f"the store {folder} cannot be written ({reason}); {remedy}") from None
+
+
+def _make_shared(folder: Path) -> None:
+    """A folder in the store, for whoever can write in the store."""
+    if not folder.is_dir():
+        folder.mkdir()
+        folder.chmod(store_folder().stat().st_mode & 0o777)
 
 
 def _write(folder: Path, content: Mapping[str, bytes]) -> None:

@@ -10,7 +10,7 @@ from functools import cache
 import pytest
 import torch
 
-from ginv import MLP, Rotations, Run, load_dataset, measure, train
+from ginv import MLP, Rotations, Run, data, load_dataset, machine, measure, train
 from ginv.data import _normalised
 from ginv.runs import store
 from ginv.runs.measured import measured
@@ -148,6 +148,17 @@ def test_a_forked_child_measures():
         signal.alarm(300)  # ends it where it hangs
         of_measuring()
         os._exit(0)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_while_a_thread_is_inside_waits_for_nobody():
+    """The thread that holds a lock is not in the child, to give it back."""
+    with data._LOADING, machine._SWITCHING:
+        child = os.fork()
+        if child == 0:
+            locks = data._LOADING, machine._SWITCHING
+            os._exit(not all(lock.acquire(timeout=5) for lock in locks))
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_threads_that_measure_one_model_share_its_mode():

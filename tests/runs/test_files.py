@@ -84,3 +84,20 @@ def test_results_that_can_be_made_leave_nothing_yet(tmp_path):
     assert [*tmp_path.iterdir()] == []
     settings.save(pd.DataFrame({"x": [1]}), str(tmp_path / "a" / "b"), "table")
     assert Path(tmp_path / "a" / "b" / "table-quick.csv").read_text() == "x\n1\n"
+
+
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "link").symlink_to("target")
+    for content in ("first", "second"):
+        write_whole(tmp_path / "link", content)
+        assert (tmp_path / "target").read_text() == content and (tmp_path / "link").is_symlink()
+
+
+def test_no_pipe_or_device_is_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match=r"^table is '.*pipe'; allowed: a file, not a folder$"):
+        require_writable("table", tmp_path / "pipe")
+    for place in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(OSError, match=r" cannot be written \(it is no file\)$"):
+            write_whole(place, "table")
+    assert (tmp_path / "pipe").is_fifo() and Path("/dev/null").is_char_device()

@@ -299,3 +299,14 @@ def test_a_disk_without_flock_blocks_nobody(tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.stdout == "True 3\n", done.stderr
         assert done.returncode == (9 if options else 0)
+
+
+def test_all_of_a_shared_store_is_shared():
+    """A second user may write checkpoints where the first has."""
+    store.store_folder().mkdir(parents=True)
+    store.store_folder().chmod(0o777)
+    store.save({"checkpoint": 1, "runs": []}, {"a": torch.zeros(1)}, {})
+    modes = {
+        path.name: path.stat().st_mode & 0o777 for path in store.store_folder().glob(".[lc]*s")
+    }
+    assert modes == {".locks": 0o777, ".checkpoints": 0o777}

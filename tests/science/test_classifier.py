@@ -398,6 +398,77 @@ def test_buffers_that_a_forward_changes_are_as_they_were(is_refused):
         assert torch.equal(value, before[name]), name
 
 
+class Reusing(nn.Module):
+    """Its output is the same memory each time, as that of a captured graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.model, self.output = network(), torch.zeros(4096, 3)
+
+    def forward(self, x):
+        with torch.no_grad():
+            return self.output[: len(x)].copy_(self.model(x))
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 7, None])
+def test_outputs_that_are_written_over_are_kept_before(batch_size):
+    found = orbit_logits(Reusing(), IMAGES, R4, batch_size=batch_size)
+    torch.testing.assert_close(found, orbit_logits(network(), IMAGES, R4))
+    tracked = orbit_logits(Around(lambda y: y, before=lambda x: x.requires_grad_()), IMAGES, R4)
+    assert not tracked.requires_grad
+
+
+class Merging(nn.Linear):
+    """Its mode is more than a flag: in evaluation a part of the weights is merged into the rest."""
+
+    def __init__(self):
+        super().__init__(72, 3)
+        self.part, self.is_merged = nn.Parameter(torch.ones(3, 72)), False
+
+    def train(self, mode=True):
+        if self.is_merged == mode:
+            self.weight.data += -self.part.data if mode else self.part.data
+            self.is_merged = not mode
+        return super().train(mode)
+
+    def forward(self, x):
+        return super().forward(x) + (0 if self.is_merged else x @ self.part.T)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_modes_that_are_more_than_a_flag_are_put_back(training):
+    model = nn.Sequential(nn.Flatten(), Merging().train(training)).train(training)
+    samples(model)
+    assert model[1].is_merged == (not training) and model.training == training
+
+
+class Quantised(nn.Module):
+    """Its weights are stored in eight bits, and computed with in 32."""
+
+    def __init__(self):
+        super().__init__()
+        weight = torch.randn(3, 72, generator=Generator().manual_seed(0))
+        self.weight = nn.Parameter(weight.to(torch.float8_e4m3fn), requires_grad=False)
+
+    def forward(self, x):
+        return nn.functional.linear(x.float().flatten(1), self.weight.float())
+
+
+def test_images_are_not_cast_to_what_weights_are_stored_in():
+    model = Quantised()
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(72, 3, bias=False))
+    plain[1].weight.data = model.weight.float()
+    close(samples(model), samples(plain))
+
+
+@pytest.mark.parametrize("factor", [1e200, 1e-200])
+def test_logits_whose_squares_are_no_numbers_are_refused(factor):
+    logits = orbit_logits(network(), IMAGES, R4).double() * factor
+    for measure_of in (logit_invariance, *COMPANIONS.values()):
+        with pytest.raises(ValueError, match=r"^largest of the logits is [^\n]*; allowed: 1e-100"):
+            measure_of(logits)
+
+
 class Two(nn.Module):
     def forward(self, z):
         return torch.cat([-z / 2, z / 2], 1)

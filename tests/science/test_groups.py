@@ -262,3 +262,62 @@ def test_units_that_come_as_orbits_are_moved_by_the_group(group):
         assert once[2 * group.order :].tolist() == units[2 * group.order :].tolist()
     for g in group.elements:  # the unit of the identity goes to the place of g
         assert units[moved_units(group, g, len(units))][g] == 0
+
+
+class OfTwo(Group):
+    """The identity, and whatever is done to an image."""
+
+    order, name = 2, "own"
+
+    def __init__(self, action):
+        self.action = action
+
+    def product(self, g, h):
+        return (g + h) % 2
+
+    def inverse(self, g):
+        return g
+
+    def act(self, g, x):
+        return self.action(x) if g else x
+
+
+def into_one_buffer():
+    buffer = torch.zeros(4096)
+
+    def act(x):
+        into = buffer.to(x.dtype)[: x.numel()].view(x.shape) if x.is_floating_point() else x
+        return kept.setdefault((x.shape, x.dtype), into).copy_(x.flip(-1))
+
+    kept = {}
+    return act
+
+
+WRONG = {
+    "in place": (lambda x: x.copy_(x.flip(-1)), "writes into the images it is given"),
+    "into one buffer": (into_one_buffer(), "writes into the images it is given, or into those"),
+    "sizes": (lambda x: x.flip(-1).abs(), "does not only move pixels"),
+    "rounded": (lambda x: x.flip(-1).round(), "does not only move pixels"),
+    "whole": (lambda x: x.flip(-1).long().to(x.dtype), "does not only move pixels"),
+    "halves": (lambda x: x.flip(-1).half().to(x.dtype), "does not only move pixels"),
+    "nothing": (lambda x: None, "what element 1 of own returns is None; allowed: a tensor"),
+    "an array": (lambda x: x.numpy(), "what element 1 of own returns is array"),
+}
+
+
+@pytest.mark.parametrize("size", [4, 8, 36])
+@pytest.mark.parametrize("name", WRONG)
+def test_actions_that_are_more_or_less_than_moving_pixels_are_refused(name, size):
+    action, line = WRONG[name]
+    with pytest.raises(ValueError, match=rf"^[^\n]*{line}[^\n]*$"):
+        check_group(OfTwo(action), (1, size, size))
+    assert check_group(OfTwo(lambda x: x.flip(-1)), (1, size, size)) == 0
+
+
+@pytest.mark.parametrize("name", ["R4xT3", "D4xV3", "T2xR4xS1"])
+def test_a_product_that_does_not_commute_is_no_run(name):
+    """Before any run of its grid trains."""
+    with pytest.raises(
+        ValueError, match=r"^[^\n]* is no group of images: \w+ and \w+ do not commu"
+    ):
+        Run(group=name)

@@ -5,7 +5,8 @@ import re
 import subprocess
 import sys
 import warnings
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -330,6 +331,42 @@ def test_maps_of_two_attributions_do_not_add_up():
     with pytest.raises(ValueError, match="^attribute of what is added is .*absolute"):
         a + b
     assert len((a + again).samples) == 10
+
+
+class Scaled:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def of(self, model, x, target):
+        return gradients(model, x, target) * self.factor + x
+
+    __call__ = of
+
+
+def test_attributions_that_differ_in_what_they_hold_do_not_add_up():
+    def mixed(model, x, target, share):
+        return gradients(model, x, target) + share * x
+
+    kinds = [
+        [partial(mixed, share=share) for share in (1, 2)],
+        [Scaled(1), Scaled(2)],
+        [Scaled(1).of, Scaled(2).of],
+    ]
+    for one, other in kinds:
+        a, b, again = (measured(attribute=each) for each in (one, other, one))
+        with pytest.raises(ValueError, match="^attribute of what is added is "):
+            a + b
+        assert len((a + again).samples) == 10
+
+
+def test_what_one_does_not_say_does_not_add_up():
+    """As a stored measurement does not say how it was made."""
+    a = measured()
+    stored = replace(a, options={})
+    for one, other in ((a, stored), (stored, a)):
+        with pytest.raises(ValueError, match="^group of what is added is "):
+            one + other
+    assert len((stored + stored).samples) == 10
 
 
 def test_groups_of_one_name_that_act_otherwise_do_not_add_up():

@@ -13,6 +13,7 @@ from torch import nn
 from ginv import (
     MLP,
     Averaged,
+    Product,
     Rotations,
     Translations,
     assert_invariant,
@@ -662,3 +663,9 @@ class TestAssertInvariant:
         with SETTINGS[setting]():
             assert_invariant(Counted(), images, Rotations(4))
         assert seen == [1, 10, 10, 8]
+
+
+def test_an_average_over_what_is_no_group_is_refused(generator):
+    whole = Averaged(made(perceptron()), Product(Rotations(4), Translations(2)))
+    with pytest.raises(ValueError, match="^R4xT2 is no "):
+        whole(torch.randn(2, 1, 12, 12, generator=generator))
