@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import fields
+from typing import TypeVar
 
 import pandas as pd
 import torch
@@ -29,6 +30,7 @@ from ginv.runs import store
 from ginv.stack import TrainedRun
 
 DRIFT = 0.3
+Found = TypeVar("Found")
 SENSITIVITY_IMAGES = 500
 
 
@@ -62,11 +64,15 @@ def measured(
         numbers = {name: value for name, value in totals.items() if name not in tensors}
         return columns | tensors, {"columns": [*columns], "totals": numbers}
 
-    found, record = _stored(named("measurement", trained, split, images), "totals", compute)
-    columns = {name: found.pop(name) for name in record["columns"]}
-    group = group_named(run.group)
-    totals = Totals(**record["totals"], **found)  # type: ignore[arg-type]
-    return Measurement(pd.DataFrame(columns), totals, group.order)
+    def read(tensors: dict[str, Tensor], record: dict) -> Measurement:
+        samples = pd.DataFrame({name: tensors[name] for name in record["columns"]})
+        others = {name: value for name, value in tensors.items() if name not in samples}
+        totals = Totals(**record["totals"], **others)  # type: ignore[arg-type]
+        if len(samples) != images or totals.images != images:
+            raise ValueError("it is of another number of images")
+        return Measurement(samples, totals, group_named(run.group).order)
+
+    return _stored(named("measurement", trained, split, images), read, compute)
 
 
 def robustness(
@@ -84,7 +90,10 @@ def robustness(
         drifted = _drifted(trained.run, split, seen)
         return {}, {"values": _off_data(model, seen, drifted, group_named(trained.run.group))}
 
-    return _stored(named("robustness", trained, split, images), "values", compute)[1]["values"]
+    def read(_: dict[str, Tensor], record: dict) -> dict[str, float]:
+        return {name: float(record["values"][name]) for name in ("sigma_max", "DI_under_drift")}
+
+    return _stored(named("robustness", trained, split, images), read, compute)
 
 
 def evaluated(
@@ -126,14 +135,20 @@ def _checked(trained: TrainedRun, split: str, images: int | None, device: str) -
 
 
 def _stored(
-    specification: dict, expected: str, compute: Callable[[], store.Stored]
-) -> store.Stored:
-    """What is stored under a name, computed where it is not there or lacks what is expected."""
-    found = store.load(specification)
-    if found is None or expected not in found[1]:
-        found = compute()
-        store.save(specification, *found)
-    return found
+    specification: dict,
+    read: Callable[[dict[str, Tensor], dict], Found],
+    compute: Callable[[], store.Stored],
+) -> Found:
+    """What is read from a record; computed where there is none, or it is not as it should be."""
+    if (found := store.load(specification)) is not None:
+        try:
+            return read(*found)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            folder = store.record_folder(specification)
+            store.say(f"{folder} is no measurement: it stays, and is not used")
+    found = compute()
+    store.save(specification, *found)
+    return read(*found)
 
 
 def _on_device(

@@ -42,6 +42,7 @@ VERSIONS = {
     "robustness": 1,  # what `ginv.runs.measured.robustness` computes
 }
 CHECKPOINTS = ".checkpoints"
+MOST_BYTES = 2**34  # of a file of a record, whatever its size says
 SHIPPED = Path(__file__).resolve().parents[2] / "data" / "runs"  # of a clone
 FILES = RECORD, TENSORS, SUMS = "record.json", "tensors.safetensors", "SHA256SUMS"  # the sums last
 DAMAGED = (
@@ -292,6 +293,8 @@ def _bytes(path: Path) -> bytes:
     """The content of a file. A pipe or a device might never end."""
     if not (path.is_file() or path.is_dir()) and path.exists():
         raise ValueError(f"{path.name} is no file")
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path.name} has more than {MOST_BYTES:,} bytes")
     return path.read_bytes()
 
 

@@ -5,6 +5,7 @@ punished.
 import json
 import os
 import shutil
+from functools import partial
 
 import pytest
 import safetensors.torch
@@ -12,7 +13,7 @@ import torch
 
 from ginv import Run, train
 from ginv.runs import checkpoints, store
-from ginv.runs.measured import measured
+from ginv.runs.measured import measured, named, robustness
 from ginv.runs.train import load_run
 
 SHORT = dict(epochs=1, train_images=200, width=16, depth=2)
@@ -186,3 +187,43 @@ def test_nothing_lists_the_store(monkeypatch):
     trained(OTHER, RUN)
     measured(load_run(RUN), "test", 10, device="cpu")
     assert str(store.store_folder()) not in listed
+
+
+SPOILT = {
+    "no columns": lambda r, t: r.pop("columns"),
+    "a column too many": lambda r, t: r["columns"].append("SX"),
+    "no totals": lambda r, t: r.update(totals=None),
+    "empty totals": lambda r, t: r.update(totals={}),
+    "another total": lambda r, t: r["totals"].update(more=1),
+    "images as text": lambda r, t: r["totals"].update(images="10"),
+    "no images": lambda r, t: r["totals"].update(images=0),
+    "a tensor too few": lambda r, t: t.pop("SI"),
+    "fewer rows": lambda r, t: t.update({name: t[name][:5] for name in r["columns"]}),
+    "no values": lambda r, t: r.update(values=None),
+    "a text of values": lambda r, t: r.update(values="x"),
+    "empty values": lambda r, t: r.update(values={}),
+    "a value that is none": lambda r, t: r["values"].update(sigma_max="large"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_whole_record_that_is_no_measurement_is_measured_anew(name, capsys):
+    (result,) = trained(RUN).values()
+    is_robust = "value" in name
+    ask = partial(robustness if is_robust else measured, result, "test", 10, device="cpu")
+    before = ask()
+    what = named("robustness" if is_robust else "measurement", result, "test", 10)
+    tensors, record = store.load(what)
+    SPOILT[name](record, tensors)
+    seal(store.record_folder(what), record, tensors or {"a": torch.zeros(1)})
+    again = ask()
+    assert again == before if is_robust else again.samples.equals(before.samples)
+    assert "is no measurement: it stays, and is not used" in capsys.readouterr().err
+    assert store.record_folder(what).is_dir()
+
+
+def test_a_file_that_says_it_is_huge_is_no_record(capsys):
+    (result,) = trained(RUN).values()
+    os.truncate(store.record_folder(RUN.specification) / store.TENSORS, 2**40)
+    assert load_run(RUN) is None and "bytes" in capsys.readouterr().err
+    assert load_run(next(iter(trained(RUN)))).record["best_epoch"] == result.record["best_epoch"]
