@@ -18,8 +18,11 @@ from ginv.pages.figures import (
     METHOD_NAMES,
     METHOD_STYLES,
     MethodStyle,
+    panel_grid,
     show_saliency,
 )
+from ginv.pages.settings import Settings
+from ginv.runs.nu import TARGET
 
 
 def show_images(rows: dict[str, dict[str, Tensor]]) -> None:
@@ -53,11 +56,11 @@ def show_seeds(
 
 STEPS = {  # of the input, and how they are called
     "sigma_max": "the worst step",
-    "step_to_random": "at random",
-    "step_to_image": "to another image",
-    "step_to_whole_image": "all the way there",
-    "step_to_orbit": "to another orientation",
-    "step_to_whole_orbit": "all the way there",
+    "step_to_random": "a random step",
+    "step_to_image": "a step towards another image",
+    "step_to_whole_image": "all the way to another image",
+    "step_to_orbit": "a step towards another orientation",
+    "step_to_whole_orbit": "all the way to another orientation",
 }
 
 
@@ -217,44 +220,113 @@ def draw_over_beta(axis: Axes, values: pd.Series, **look: Any) -> None:
 
 
 def draw_three_ways(acting: Group, image: Tensor) -> None:
-    """A schematic of WT, DA and IR, a row each: what is turned, and what is compared.
+    """A schematic of WT, DA and IR, a row each: what is turned, and what the loss compares.
 
     image: `[H, W]`.
     """
-    orbit = [*acting.orbit(image)]
-    _, axes = plt.subplots(3, 1, figsize=(8, 4.6))
+    _, turned, again = [*acting.orbit(image)][:3]
+    hook = torch.zeros(9, 9)  # a filter that looks different in each orientation
+    hook[1:8, 3:5] = hook[1:3, 3:7] = 1
+    _, axes = plt.subplots(3, 1, figsize=(7, 4.2), height_ratios=(1.2, 0.7, 1.2))
     for axis, (method, style) in zip(axes, METHOD_STYLES.items(), strict=True):
-        axis.set(xlim=(0, 16), ylim=(-1.2, 1.2))
+        axis.set(xlim=(0, 14), ylim=(-1.2, 1.2) if method != "DA" else (-0.7, 0.7))
         axis.set_axis_off()
         axis.text(0, 0, METHOD_NAMES[method].replace(" (", "\n("), va="center", color=style.colour)
     tied, augmented, regularised = axes
-    box = dict(fc="0.95", ec="0.6", pad=4)
-    for axis, inputs in ((tied, orbit[:1]), (augmented, orbit[1:2]), (regularised, orbit[1:3])):
-        for picture, y in zip(inputs, (0.0,) if len(inputs) == 1 else (0.6, -0.6), strict=True):
-            _place(axis, picture, 4.6, y)
-            _arrow(axis, 5.2, 6.6, y)
-    for g, y in enumerate((0.9, 0.3, -0.3, -0.9)[: acting.order]):
-        tied.text(7.6, y, rf"$\langle g_{g} w, x \rangle$", ha="center", va="center", fontsize=9)
-    _arrow(tied, 8.7, 9.7, 0)
-    tied.text(10.4, 0, "max", ha="center", va="center", bbox=box)
-    _arrow(tied, 11, 12, 0)
-    tied.text(12.2, 0, "layers above", va="center")
-    for y in (0.6, -0.6):
-        regularised.text(7.6, y, "network $f$", ha="center", va="center", bbox=box)
-        _arrow(regularised, 8.7, 9.7, y)
-    regularised.text(9.9, 0.6, "label", va="center")
-    regularised.text(9.9, -0.6, "no label", va="center", color="0.5")
-    regularised.text(
-        12.2, 0, r"+ $\nu \cdot \frac{1}{2} |f(gx) - f(hx)|^2$", va="center", fontsize=11
-    )
-    augmented.text(7.6, 0, "network $f$", ha="center", va="center", bbox=box)
-    _arrow(augmented, 8.7, 9.7, 0)
-    augmented.text(9.9, 0, "label", va="center")
+    _place(tied, turned, 4.6, 0)
+    for g, y in zip(acting.elements, (0.9, 0.3, -0.3, -0.9), strict=False):
+        _arrow(tied, 5.2, 6.6, 0, y)
+        _place(tied, acting.act(g, hook), 7, y, zoom=1.6)
+        _arrow(tied, 7.4, 8.6, y, 0)
+    _box(tied, 9.1, 0, "max")
+    for axis, picture, y in ((augmented, turned, 0), (regularised, turned, 0.6)):
+        _place(axis, picture, 4.6, y)
+        _arrow(axis, 5.2, 6.4, y)
+    _place(regularised, again, 4.6, -0.6)
+    _arrow(regularised, 5.2, 6.4, -0.6)
+    for axis, x, y in ((augmented, 7.4, 0), (regularised, 7.4, 0.6), (regularised, 7.4, -0.6)):
+        _box(axis, x, y, "network $f$")
+        _arrow(axis, x + 1.1, 10.3, y)
+    _arrow(tied, 9.6, 10.3, 0)
+    tied.text(10.4, 0, "further layers,\nloss against the label", va="center", fontsize=9)
+    augmented.text(10.4, 0, "loss against the label", va="center", fontsize=9)
+    regularised.text(10.4, 0.6, "loss against the label", va="center", fontsize=9)
+    _arrow(regularised, 8.5, 10.3, 0.6, -0.4)
+    text = r"plus $\nu \cdot \frac{1}{2} \Vert f(gx) - f(hx) \Vert^2$"
+    regularised.text(10.4, -0.6, text, va="center", fontsize=9)
 
 
-def _place(axis: Axes, picture: Tensor, x: float, y: float) -> None:
-    box = OffsetImage(1 - _ink(picture), zoom=0.75, cmap="gray", interpolation="nearest")
+def draw_fronts(name: str, fronts: dict[str, pd.DataFrame]) -> None:
+    """Accuracy against SI over nu: that of IR beside each change of it, and the accuracy of DA."""
+    changes = [each for each in fronts if each not in ("DA", "IR")]
+    figure, axes = plt.subplots(3, 3, figsize=(8, 6.6), sharex=True, sharey=True)
+    changed = MethodStyle("#222222", "D", "-")
+    for axis, change in zip(axes.flat, changes, strict=True):
+        for each, look in (("IR", METHOD_STYLES["IR"]), (change, changed)):
+            curve, drawn = fronts[each], dict(marker=look.marker, color=look.colour)
+            axis.plot(curve.SI, curve.accuracy, look.line, **drawn)
+        axis.axhline(fronts["DA"].accuracy.item(), color=METHOD_STYLES["DA"].colour, ls="--")
+        axis.axvline(TARGET, color="0.5", ls=":", lw=1)
+        axis.set_title(change, fontsize="medium")
+    figure.supxlabel("saliency invariance SI")
+    figure.supylabel("accuracy (%)")
+    figure.suptitle(GROUP_NAMES[name])
+
+
+def draw_partners(
+    settings: Settings, partners: pd.DataFrame, looks: dict[str, MethodStyle]
+) -> None:
+    """How units agree with their partners, and with themselves, layer by layer.
+
+    partners: columns partner and itself, rows group, network, layer (from 0).
+    """
+    figure, axes = panel_grid(settings, 1, len(settings.groups), 3.4, sharey=True)
+    for name, axis in zip(settings.groups, axes.flat, strict=True):
+        for key, rows in partners.loc[name].groupby(level=0):
+            look, layers = looks[key], rows.index.get_level_values("layer") + 1
+            axis.plot(layers, rows.partner, look.marker, ls="-", color=look.colour, label=key)
+            axis.plot(layers, rows.itself, look.marker, ls=":", color=look.colour, mfc="none")
+        axis.set(xlabel="hidden layer", title=GROUP_NAMES[name], xticks=layers, ylim=(-0.05, 1.05))
+    axes[0, 0].set_ylabel("correlation of units over the orbit")
+    handles = axis.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="small")
+
+
+def draw_sensitivity(
+    settings: Settings,
+    ratios: dict[tuple[str, str], pd.DataFrame],
+    looks: dict[str, MethodStyle],
+) -> None:
+    """sigma_max over that of a reference, bare and over the size of the logits: ranges of seeds.
+
+    ratios: a row a seed, by group and recipe.
+    """
+    words = {"sigma_max": "σ_max", "sigma_max_over_scale": "σ_max over logit scale"}
+    shape = len(settings.groups), len(words)
+    _, axes = panel_grid(settings, *shape, 3.2 * len(settings.groups), sharey=True, sharex=False)
+    recipes = list(dict.fromkeys(recipe for _, recipe in ratios))
+    for row, name in zip(axes, settings.groups, strict=True):
+        for axis, metric in zip(row, words, strict=True):
+            for i, recipe in enumerate(recipes):
+                ratio, look = ratios[name, recipe][metric], looks[recipe]
+                axis.plot([ratio.min(), ratio.max()], [i, i], color=look.colour)
+                axis.plot(ratio.mean(), i, look.marker, color=look.colour)
+            axis.axvline(1, color="0.5", lw=1)
+            axis.set(xscale="log", xlim=(0.03, 60))
+            axis.set_title(f"{GROUP_NAMES[name]}: {words[metric]}", fontsize="medium")
+            axis.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
+            axis.minorticks_off()
+            axis.set(yticks=range(len(recipes)), yticklabels=recipes)
+
+
+def _place(axis: Axes, picture: Tensor, x: float, y: float, zoom: float = 0.75) -> None:
+    box = OffsetImage(1 - _ink(picture), zoom=zoom, cmap="gray", interpolation="nearest")
     axis.add_artist(AnnotationBbox(box, (x, y), pad=0.1))
+
+
+def _box(axis: Axes, x: float, y: float, text: str) -> None:
+    look = dict(fc="0.95", ec="0.6", pad=4)
+    axis.text(x, y, text, ha="center", va="center", fontsize=9, bbox=look)
 
 
 def _ink(picture: Tensor) -> Tensor:
@@ -262,5 +334,6 @@ def _ink(picture: Tensor) -> Tensor:
     return (picture - picture.min()) / (picture.max() - picture.min())
 
 
-def _arrow(axis: Axes, start: float, end: float, y: float) -> None:
-    axis.annotate("", (end, y), (start, y), arrowprops={"arrowstyle": "->", "color": "0.4"})
+def _arrow(axis: Axes, start: float, end: float, y: float, to: float | None = None) -> None:
+    look = {"arrowstyle": "->", "color": "0.4"}
+    axis.annotate("", (end, y if to is None else to), (start, y), arrowprops=look)
