@@ -18,7 +18,7 @@
 #
 # A network can be *built* so that turning an image changes nothing, or it can *learn* from turned examples to give the
 # right answer each time, or it can be *made to agree* with itself while it learns. This page shows how each is done,
-# trains them as the paper does, and lays our Table 1 beside the paper's. It is Section 4.2 of {cite}`moskalev2023genuine`.
+# trains them as the paper does, and lays our Table 1 beside the paper's. It is Section 4.2 of [Moskalev et al. (2023)](https://arxiv.org/abs/2308.03904).
 
 # %% {"tags": ["remove-cell"]}
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
@@ -48,10 +48,12 @@ group = "both"  # @param ["both", "R4", "T3"]
 # a list such as [0, 1]; None takes those of the profile
 seeds = None  # @param {type: "raw"}
 device = "auto"  # @param ["auto", "cpu", "cuda"]
-# folder for the numbers of this page
+# folder for the numbers of this page; name another before you change anything
 results = "results"  # @param {type: "string"}
 
 # %% {"tags": ["hide-input"]}
+from itertools import product
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
@@ -61,10 +63,10 @@ from IPython.display import HTML, display
 import ginv
 from ginv.data import CLASSES
 from ginv.pages import Settings, expect, refuse_unknown
+from ginv.pages.drawings import draw_three_ways
 from ginv.pages.figures import (
     GROUP_NAMES,
     METHOD_STYLES,
-    draw_three_ways,
     group_panels,
     plot_methods,
     show_framed,
@@ -101,7 +103,7 @@ for (name, method), row in printed["mean"].unstack().loc[list(settings.groups)].
 #
 # ## One digit, all its orientations
 #
-# The digits are MNIST's {cite}`lecun1998` without the 9, which turned upside down is a 6. They are padded with zeros from 28
+# The digits are MNIST's ([LeCun et al., 1998](https://doi.org/10.1109/5.726791)) without the 9, which turned upside down is a 6. They are padded with zeros from 28
 # to 36 pixels, since 36 can be divided by 3 and 28 cannot, and shifted and scaled to mean 0 and deviation 1.
 
 # %%
@@ -125,14 +127,15 @@ for row, each in zip(axes, groups):
 #
 # ## Three ways
 #
-# All three are the same perceptron $f$: five hidden layers of 128 units with ReLU, from $36 \times 36$ pixels to 9
-# logits. The paper says "5-layer" and "230k parameters"; five *hidden* layers give that number.
+# All three are a perceptron $f$ with five hidden layers of 128 units and ReLU, from $36 \times 36$ pixels to 9 logits; WT's
+# first layer differs. The paper says "5-layer" and "230k parameters"; five *hidden* layers give that number. And all three,
+# WT too, are trained on images in random orientations.
 
 # %%
 network = ginv.MLP(generator=torch.Generator().manual_seed(0))
 sum(parameter.numel() for parameter in network.parameters())
 
-# %% {"mystnb": {"figure": {"name": "fig-three-ways"}, "image": {"alt": "Three rows. Weight-tying: one digit, its products with a filter in four orientations, their maximum. Data augmentation: the digit in one random orientation, the network, its label. Invariance regularisation: two random orientations, the same network twice, the label of the first and a penalty on the difference"}}, "tags": ["hide-input"]}
+# %% {"mystnb": {"figure": {"name": "fig-three-ways"}, "image": {"alt": "Three rows. Weight-tying: a turned digit meets one filter in four orientations, the largest response goes on to further layers, and the loss compares with the label. Data augmentation: a turned digit, the network, the loss. Invariance regularisation: two orientations of a digit, the same network twice, the loss on the first, and a penalty on the difference of the two outputs"}}, "tags": ["hide-input"]}
 draw_three_ways(ginv.Rotations(4), digit[0, 0])
 
 # %% [markdown]
@@ -141,7 +144,8 @@ draw_three_ways(ginv.Rotations(4), digit[0, 0])
 #
 # **Weight-tying (WT).** Each filter $w$ of the first layer is applied in all orientations, and the unit passes on the
 # largest response, $\max_g \langle gw, x \rangle + b$. Turning the image permutes these responses and leaves their maximum
-# alone, so the network is invariant whatever its weights are.
+# alone, so the network is invariant whatever its weights are. (The paper says "a pooling over a group". The maximum is our
+# choice, and [What the paper leaves open](open_choices.ipynb) tries the mean.)
 
 # %%
 rotations = ginv.Rotations(4)
@@ -169,14 +173,12 @@ def da_loss(model, x, y, g):
 
 # %% [markdown]
 # **Invariance regularisation (IR).** Every image is shown in two random orientations, and the network pays for the
-# difference between its two outputs (Equation 4 of the paper):
+# difference between its two outputs. Equation 4 of the paper is
 #
-# $$
-# \min_\theta \; \mathcal{L}_f(\mathcal{D}) + \nu \, I_f(\mathcal{D}, \mathcal{G}), \qquad
-# I_f = \tfrac12 \lVert f(gx) - f(hx) \rVert_2^2 . \tag{4}
-# $$
+# $$ \min_\theta \; \mathcal{L}_f(\mathcal{D}) + \nu \, I_f(\mathcal{D}, \mathcal{G}) , $$
 #
-# The task loss is DA's, on the first of the two.
+# and for $I_f$ we take the logit error $\tfrac12 \lVert f(gx) - f(hx) \rVert_2^2$ of one random pair an image. The task
+# loss is DA's, on the first of the two.
 
 
 # %%
@@ -207,6 +209,7 @@ shuffled = torch.randperm(n, generator=generator)
 drawn = torch.randint(rotations.order, (2, n), generator=generator)
 
 # %%
+# Run again, it goes on where it was; to begin anew, run the cell above first
 for rows, (g, h) in zip(shuffled.split(512), drawn.split(512, dim=1)):
     images, labels = data.train.images[rows], data.train.labels[rows]
     loss = ir_loss(network, images, labels, g, h, nu=10.0)
@@ -215,7 +218,9 @@ for rows, (g, h) in zip(shuffled.split(512), drawn.split(512, dim=1)):
     optimiser.step()
 
 # %% [markdown]
-# `ginv` trains many networks at once, and each of them like this:
+# `ginv` trains many networks at once, and each of them like this. (Those of this page come from `settings.train()`, in the
+# folded cell at the top, which loads what has been trained before. For another recipe change a field,
+# `ginv.train([replace(settings.run("R4", "IR", 0), epochs=100)])` with `dataclasses.replace`.)
 
 # %%
 first = Run("R4", "IR", nu=10.0, epochs=1, train_images=n)
@@ -241,8 +246,8 @@ for name, axis in group_panels(settings).items():
 # ### What the first layer has learned
 #
 # WT turns its filters itself and needs each of them once. A network that learns to be invariant could do the same by hand:
-# learn each filter in all four orientations. The paper says that augmentation makes a network learn "a separate set of
-# features" for each. Do its filters come in orbits?
+# learn each filter in all four orientations. The paper does not expect it: it says that augmentation makes a network learn
+# "a separate set of features" for each. Do DA's filters come in orbits?
 
 
 # %%
@@ -274,7 +279,7 @@ for row, method in zip(axes, METHODS):
 
 # %%
 def likeness(filters, g):
-    """The cosine of a filter, turned by g, with the other that is likest to it; mean of 32."""
+    """The cosine of a filter, turned by g, with the most similar of the others; mean of 32."""
     units = filters / filters.norm(dim=(1, 2), keepdim=True)
     cosines = acting.act(g, units).flatten(1) @ units.flatten(1).T
     return cosines.fill_diagonal_(-1).max(1).values[:32].mean().item()
@@ -287,35 +292,36 @@ def symmetric_share(filters):
 
 # %% {"tags": ["hide-input"]}
 found = {
-    "likest filter": [likeness(filters_of(method), 0) for method in METHODS],
-    "likest turned filter": [likeness(filters_of(method), 1) for method in METHODS],
+    "most similar filter": [likeness(filters_of(method), 0) for method in METHODS],
+    "most similar turned filter": [likeness(filters_of(method), 1) for method in METHODS],
     "symmetric share": [symmetric_share(filters_of(method)) for method in METHODS],
 }
 learned = pd.DataFrame(found, METHODS)
 show_table(learned, f"First layer on {acting.name}, one seed", 2)
 
 # %%
-share, likest = learned["symmetric share"], learned["likest turned filter"]
-apart = abs(likest["DA"] - 0.4) < 0.05 and abs(learned["likest filter"]["DA"] - 0.3) < 0.05
+# expect() is silent where the words hold in this run, and shows a banner where not
+share, nearest = learned["symmetric share"], learned["most similar turned filter"]
+apart = abs(nearest["DA"] - 0.4) < 0.05 and abs(learned["most similar filter"]["DA"] - 0.3) < 0.05
 symmetric = abs(share["IR"] - 0.8) < 0.05 and abs(share["DA"] - 0.4) < 0.05
 expect(
     "DA's filters are no turned copies of each other, and IR's are symmetric", apart and symmetric
 )
 
 # %% [markdown]
-# As weights, they do not. The filter that is likest to a turned copy of one of DA's has a cosine of about 0.4 with it, where
-# a copy would have 1. That is more than the 0.3 among the filters as they are, and far from an orbit. (Compared by their
-# responses to digits, they come in orbits by half: [The price of invariance](price.ipynb).)
+# They do not, as far as their weights tell. Turn one of DA's 32 strongest filters, and the most similar of the others has a
+# cosine of about 0.4 with it, where a copy would have 1. That is more than the 0.3 among the filters as they are, and far
+# from an orbit. (By their responses to digits they do so about half-way: [The price of invariance](price.ipynb).)
 #
 # The last column shows what IR does instead. Average each filter over its own orbit, and 0.8 of IR's squared weights are
-# left, 0.4 of DA's. A filter that equals its own turned copies gives the same response in all orientations, and cannot
-# see what distinguishes them. That is invariance, bought by not looking.
+# left, 0.4 of DA's, and of random ones a quarter. A filter that equals its own turned copies gives the same response in all
+# orientations, and cannot see what distinguishes them. That is invariance, bought by not looking.
 #
 # ## How strong a penalty?
 #
-# The paper tunes $\nu$ "such that the resulting saliency invariance similarity $SI \ge 0.95$". We look for the smallest
-# $\nu$ that does it on the 2,000 validation images: one seed finds the neighbourhood, in steps of ten that are then halved,
-# and from there all four are trained, until their mean SI lies between 0.95 and 0.9525. `make tune` repeats the search.
+# The paper tunes $\nu$ until the saliency similarity of the network is at least 0.95. We look for the smallest $\nu$ that
+# does it on the 2,000 validation images: one seed finds the neighbourhood, in factors of 10, then of $\sqrt{10}$, and so
+# on, and from there all four are trained, until their mean SI lies between 0.95 and 0.9525. `make tune` repeats the search.
 
 # %% {"mystnb": {"figure": {"name": "fig-sweep"}, "image": {"alt": "Accuracy against saliency similarity, one point per nu, falling, with the chosen nu ringed, one panel per group"}}, "tags": ["hide-input"]}
 sweep = read_sweep().query("regulariser == 'logit'")
@@ -343,8 +349,8 @@ slope = near.accuracy.diff().iloc[-1] / near.SI.diff().iloc[-1]
 expect("half a hundredth of SI is worth 0.75 points on R4", abs(-0.005 * slope - 0.75) < 0.05)
 
 # %% [markdown]
-# The search chose $\nu = 10$ for the rotations and 57 for the translations. Near the target the curve is steep on R4: half a
-# hundredth of SI, which the paper's two digits leave open, is worth three quarters of a point of accuracy.
+# The search chose $\nu = 10$ for the rotations and 57 for the translations. Near the target the curve is steep on R4: an SI
+# that is printed as 0.95 can be off by 0.005, and that is worth 0.75 points of accuracy.
 #
 # ## Measuring
 #
@@ -360,9 +366,11 @@ expect("WT is invariant up to rounding", (tied_errors[["LI", "DI"]] < 1e-6).all(
 # %% [markdown]
 # ## Table 1
 #
-# Two means *agree* if they differ by no more than twice the standard error of their difference, $2 \sqrt{s^2/n +
-# s'^2/4}$, plus half a unit of the last digit that the paper prints (its spread is rounded, too, and gets half a unit more).
-# Our LI is doubled here, as if the paper's table left out the ½ of Equation 2; the next section returns to that.
+# The paper's ± is not explained; we take it for the standard deviation over four seeds, as ours is. Two means *agree* if they
+# differ by no more than twice the standard error of their difference, $2 \sqrt{s^2/n + s'^2/4}$ with our deviation $s$
+# over $n = 4$ seeds and the paper's $s'$, plus half a unit of the last digit that the paper prints (its spread is rounded,
+# too, and gets half a unit more). Our LI is doubled here, as if the paper's table left out the ½ of Equation 2: the only
+# convention that fits its R4. The next section returns to that.
 
 
 # %%
@@ -384,50 +392,53 @@ verdicts = pd.Series(
 )
 
 
-def cell(name, method, metric):
+# %% {"tags": ["hide-input"]}
+def beside(name, method, metric):
+    """Our mean and deviation, the paper's, and a mark where they disagree."""
     ours, theirs = doubled.loc[(name, method), metric], printed.loc[(name, method, metric)]
-    mark = "" if verdicts.get((name, method, metric), True) else " ✕"
     digits = 1 if theirs["mean"] > 1 and metric != "SI" else 2
     spread = "" if len(ours) < 2 else f" ± {ours.std():.{digits}f}"
-    paper = f"{theirs.mean_text} ± {theirs.sd_text}"
-    return f"{ours.mean():.{digits}f}{spread} ({paper}){mark}"
+    mark = "" if verdicts.get((name, method, metric), True) else "✕"
+    return f"{ours.mean():.{digits}f}{spread}", f"{theirs.mean_text} ± {theirs.sd_text}", mark
 
 
 for name in settings.groups:
-    rows = {m: {metric: cell(name, m, metric) for metric in METRICS} for m in METHODS}
-    caption = f"{GROUP_NAMES[name]}: ours, and the paper's in brackets; ✕ where they disagree"
-    display(show_table(pd.DataFrame(rows).loc[list(METRICS)], caption))
+    keys = [(metric, method) for metric in METRICS for method in METHODS]
+    rows = {(m if m != "LI" else "LI, doubled", k): beside(name, k, m) for m, k in keys}
+    both = pd.DataFrame(rows, ["ours", "the paper's", "disagree"]).T
+    display(show_table(both, f"{GROUP_NAMES[name]}: {settings.label}"))
 
 # %%
 missed = {" ".join(key) for key, same in verdicts.items() if not same}
+can_disagree = sum(method == "DA" or metric == "accuracy" for _, method, metric in verdicts.index)
 expect(
-    "three cells of 24 disagree",
-    missed == {"R4 DA SI", "R4 IR accuracy", "T3 DA LI"} and len(verdicts) == 24,
+    "of twelve cells that could disagree three do",
+    can_disagree == 12 and missed == {"R4 DA SI", "R4 IR accuracy", "T3 DA LI"},
 )
 
 # %% [markdown]
-# Of the 24 cells three disagree. SI of DA on R4 is 0.47, and the paper prints 0.17. LI of DA on T3 is 35, and the paper has
-# 51. And IR on R4 is right in 86.3 % where the paper has 87.9 %: 1.6 points less, and the spread of the seeds allows 1.2.
-#
 # Not every agreement is evidence. LI, DI and SI of WT hold by construction, and SI of IR by the choice of $\nu$; for LI and
-# DI of IR the paper's rounding is coarse. What counts are the accuracies, DI and SI of DA, and each disagreement.
+# DI of IR the paper's rounding is coarse. That leaves twelve cells that could disagree, the accuracies and all of DA's. Nine
+# of them agree; with the ½ it would be eight. SI of DA on R4 is 0.47, and the paper prints 0.17. LI of DA on T3, doubled, is
+# 35, and the paper has 51. And IR on R4 is right in 86.3 % where the paper has 87.9 %: 1.6 points less, and the spread of
+# the seeds allows 1.2.
 #
 # ## Conventions
 #
 # What do the paper's own numbers allow? Maps are never negative, so with the pairs of an orientation with itself counted,
-# SI is at least ¼ on R4. The paper's 0.17 is below that, so they cannot be in it. Its SI of IR, 0.95 ± 0.03 and ± 0.07, fits
-# ours either way. So wherever SI stands in this book, it stands both ways, and where one number is wanted it is that over
-# all pairs, by which $\nu$ was tuned.
+# SI is at least ¼ on R4. The paper's 0.17 is below that, so unless some maps were empty they are not in it. Its SI of IR,
+# 0.95 ± 0.03 and ± 0.07, fits ours either way. This book gives SI over all pairs, by which $\nu$ was tuned, and beside it,
+# where it is compared with the paper, SI over distinct pairs.
 
 # %%
-n = means.index.get_level_values("group").map(lambda name: ginv.group_named(name).order)
+orders = means.index.get_level_values("group").map(lambda name: ginv.group_named(name).order)
 readings = pd.DataFrame(
     {
         "LI, with ½": means.LI,
         "LI, without ½": 2 * means.LI,
         "LI, paper": printed["mean"].xs("LI", level="metric"),
         "SI, all pairs": means.SI,
-        "SI, distinct pairs": (n * means.SI - 1) / (n - 1),
+        "SI, distinct pairs": (orders * means.SI - 1) / (orders - 1),
         "SI, paper": printed["mean"].xs("SI", level="metric"),
     }
 ).loc[list(settings.groups)]
@@ -437,79 +448,114 @@ show_table(readings.drop(index="WT", level="method"), "Both readings beside the 
 da = readings.xs("DA", level="method").reindex(GROUPS).round(2)
 r4, t3 = ([*da.loc[name, ["SI, all pairs", "SI, distinct pairs"]]] for name in GROUPS)
 expect("R4: 0.47 and 0.29; T3: 0.61 and 0.42", (r4, t3) == ([0.47, 0.29], [0.61, 0.42]))
+ir = readings.xs("IR", level="method").reindex(GROUPS)["SI, distinct pairs"]
+expect("IR: 0.94 and 0.93 over distinct pairs", (ir - [0.937, 0.929]).abs() < 0.006)
 
 # %% [markdown]
-# No reading gives both of the paper's numbers for DA. On R4 its 0.17 lies below both of ours, 0.47 and 0.29; on T3 its 0.57
-# lies between them, 0.61 and 0.42. [What the paper leaves open](open_choices.ipynb) searches further.
+# Neither reading gives both of the paper's numbers for DA. On R4 its 0.17 lies below both of ours, 0.47 and 0.29; on T3 its
+# 0.57 lies between them, 0.61 and 0.42. [What the paper leaves open](open_choices.ipynb) searches further. And whoever
+# reads 0.17 as distinct pairs must read the condition SI ≥ 0.95 so, too: then our IR misses it, at 0.94 and 0.93. Tuned to
+# meet it, IR would lose some four points more on R4, and on T3 no $\nu$ of the sweep gets there (same page).
 #
-# The ½ of Equation 2 is the other convention. With it our LI of DA is half of the paper's on R4 and a third on T3, so we
-# took the table to leave it out, which fits R4 and not T3. The next section puts that in doubt.
+# The ½ of Equation 2 is the other convention. With it our LI of DA is half of the paper's on R4 and a third on T3; without
+# it R4 fits and T3 does not. The next section returns to T3.
 #
 # ## The initial weights, and all pairs
 #
 # The paper cites Glorot and He and does not say how its weights begin. We take PyTorch's default, which is the smallest:
 # He's weights are 2.4 times as large. And its Equation 4 can be read with all pairs of an orbit as well as with one random
-# pair. Here are the same networks under those readings, $\nu$ tuned anew for each, on the first 10,000 test images (`initialisation.yaml`, most
-# of it trained on a GPU; PyTorch's IR is that of Table 1, on all images):
+# pair. Here are networks trained under those readings, $\nu$ tuned anew for each, on the first 10,000 test images
+# (`initialisation.yaml`). Most were trained on a GPU, and PyTorch's DA for a second time; PyTorch's IR is that of Table 1.
 
 # %% {"tags": ["hide-input"]}
 saved = pd.read_csv(book_file("results/initialisation.csv"))
 saved = saved[saved.group.isin(settings.groups)].replace({"pytorch": "PyTorch"})
 index = ["group", "initialisation", "recipe", "selection"]
 others = saved.pivot_table("value", index, "metric")
+for name in settings.groups:
+    alike = [trained[settings.run(name, "IR", seed)] for seed in settings.seeds]
+    first_images = [settings.measure(each).samples.head(10_000).mean() for each in alike]
+    others.loc[name, "PyTorch", "IR", "best"] = pd.concat(first_images, axis=1).mean(axis=1)
 
-
-def reading(name, initialisation, recipe="IR"):
-    da = others.loc[name, initialisation, "DA", "best"]
-    ir = means.loc[name, "IR"] if initialisation == "PyTorch" else pd.Series(float("nan"), da.index)
-    if (key := (name, initialisation, recipe, "best")) in others.index:
-        ir = others.loc[key]
-    return [da.accuracy, da.LI, da.SI, da.SI_distinct, ir.accuracy, ir.SI_distinct]
-
-
+# %% {"tags": ["hide-input"]}
 READINGS = {
-    "PyTorch's": ("PyTorch",),
+    "PyTorch's": ("PyTorch", "IR"),
     "PyTorch's, all pairs": ("PyTorch", "IR, all pairs"),
-    "Glorot's": ("glorot",),
-    "He's": ("he",),
+    "Glorot's": ("glorot", "IR"),
+    "He's": ("he", "IR"),
 }
+
+
+def reading(name, initialisation, recipe):
+    da, ir = (others.loc[name, initialisation, r, "best"] for r in ("DA", recipe))
+    return [f"{x:.1f}" for x in (da.accuracy, ir.accuracy)] + [
+        f"{x:.2f}" for x in (da.SI_distinct, ir.SI_distinct)
+    ]
+
+
 rows = {}
 for name in settings.groups:
     rows |= {(name, text): reading(name, *of) for text, of in READINGS.items()}
-    row = printed["mean"][name]
-    cells = [row[cell] for cell in (("DA", "accuracy"), ("DA", "LI"), ("DA", "SI"), ("DA", "SI"))]
-    rows[name, "the paper"] = [*cells, row["IR", "accuracy"], row["IR", "SI"]]
-columns = ["DA accuracy", "DA LI", "DA SI", "DA SI, distinct", "IR accuracy", "IR SI, distinct"]
+    row = printed["mean_text"][name]
+    keys = product(("accuracy", "SI"), ("DA", "IR"))
+    rows[name, "the paper"] = [row[method, metric] for metric, method in keys]
+columns = ["DA accuracy", "IR accuracy", "DA SI, distinct", "IR SI, distinct"]
 begun = pd.DataFrame(rows, columns).T.rename_axis(["group", "weights"])
-tenths = ["DA accuracy", "DA LI", "IR accuracy"]
-tidy = begun.assign(**{k: begun[k].map("{:.1f}".format, na_action="ignore") for k in tenths})
-show_table(tidy, "Means over four seeds; LI with ½; the paper's SI stands under both readings", 2)
+show_table(begun, "Means over four seeds; the paper's SI as it stands")
 
 # %%
-li = begun["DA LI"].unstack().reindex(GROUPS)
-between = (li["Glorot's"] < li["the paper"]) & (li["the paper"] < li["He's"])
-expect("with the ½, the paper's LI lies between Glorot's and He's", between)
-
-# %%
-epochs = others.LI.xs(("PyTorch", "DA"), level=(1, 2)).unstack().reindex(GROUPS).round()
-expect(
-    "LI nearly doubles after the best epoch on T3",
-    epochs.loc["T3", "last"] > 1.6 * epochs.loc["T3", "best"],
-)
-
-cheaper = begun["IR accuracy"].unstack().reindex(GROUPS)
-cheaper = cheaper["PyTorch's, all pairs"] - cheaper["PyTorch's"]
-expect("all pairs are 2.8 and 0.9 points better", (cheaper - [2.8, 0.9]).abs() < 0.1)
+best = others.accuracy.xs("best", level="selection")
+da = best.xs("DA", level="recipe").unstack().reindex(GROUPS)
+expect("Glorot's and He's make DA better on R4", da.loc["R4", ["glorot", "he"]] > 94.8)
+ir = best.xs("PyTorch", level="initialisation").unstack().reindex(GROUPS)
+cheaper = ir["IR, all pairs"] - ir["IR"]
+expect("all pairs are 2.9 and 1.0 points better", (cheaper - [2.9, 1.0]).abs() < 0.15)
 
 # %% [markdown]
-# With the ½, as Equation 2 has it, the paper's LI of DA lies between that of Glorot's and that of He's weights on *both*
-# groups, and no weights that we tried fit both without it. So the doubling above has lost its ground. We keep it, and
-# PyTorch's weights and the random pair, as the readings that were fixed first. What no row has is the paper's pair of SI.
+# From Glorot's and He's weights DA is better on R4, at 95.4 and 94.9 %, than WT of Table 1 with its 94.6. We have trained no
+# WT from those weights, so that WT is the most accurate is known for PyTorch's alone.
 #
-# LI is a fickle number besides. With PyTorch's weights on T3 it nearly doubles from the best epoch to the last.
+# The penalty on all pairs costs less accuracy than that on a random pair, by 2.9 points on R4 and 1.0 on T3: part of IR's
+# price is the noise of the pair. What no row has is the paper's pair of SI.
 #
-# The penalty on all pairs costs less accuracy than that on a random pair, by 2.8 points on R4 and 0.9 on T3: part of IR's
-# price is the noise of the pair.
+# And LI of DA? Under each of these weights, with the ½ of Equation 2 and without it:
+
+# %% {"tags": ["hide-input"]}
+da = saved.query("recipe == 'DA' and selection == 'best' and metric == 'LI'")
+lis = {("PyTorch's, Table 1", name): runs.LI[name, "DA"] for name in settings.groups}
+for (name, weights), rows in da.groupby(["group", "initialisation"]):
+    title = "PyTorch's, again" if weights == "PyTorch" else f"{weights.title()}'s"
+    lis[title, name] = rows.value
+fits = {
+    (title, name, half): agrees(factor * li, printed.loc[name, "DA", "LI"])
+    for (title, name), li in lis.items()
+    for half, factor in (("with ½", 1), ("without", 2))
+}
+cells = {
+    key: f"{lis[key[:2]].mean() * (1 + (key[2] == 'without')):.0f}{' ✓' * bool(fit)}"
+    for key, fit in fits.items()
+}
+shown = pd.Series(cells).unstack([1, 2]).loc[list(dict.fromkeys(title for title, _ in lis))]
+show_table(shown, "LI of DA; the paper prints 98.6 (R4) and 50.8 (T3); ✓ where it agrees")
+
+# %%
+on_both = pd.Series(fits).unstack(1).reindex(columns=GROUPS).fillna(False).all(axis=1)
+again = [("PyTorch's, again", "without")]
+expect(
+    "one row fits both groups, PyTorch's second training without the ½",
+    [*on_both[on_both].index] == again,
+)
+
+# %%
+epochs = others.LI.xs(("PyTorch", "DA"), level=(1, 2)).unstack().reindex(GROUPS)
+nearly = epochs.loc["T3", "last"] > 1.6 * epochs.loc["T3", "best"]
+expect("LI nearly doubles after the best epoch on T3", nearly)
+
+# %% [markdown]
+# One row fits the paper on both groups: PyTorch's weights without the ½, trained a second time. The two trainings have one
+# specification and ran on different machines, so that nothing but rounding differs; and on T3 they come to 35 and 41. The ✕
+# of that cell in Table 1 is within what a second training changes. LI is a fickle number besides: with PyTorch's weights on
+# T3 it nearly doubles from the best epoch to the last.
 #
 # ## See for yourself
 #
@@ -570,14 +616,16 @@ expect("DA is 0.6 and 0.3 points below WT, IR 7.7 and 2.9 below DA", close)
 # - Augmentation is within 0.6 points of weight-tying in accuracy, and far from it in everything that looks behind the
 #   answer: its accuracy cannot reveal that it is not invariant.
 # - The penalty brings SI to 0.95, at 7.7 points of accuracy on the rotations and 2.9 on the translations.
-# - Of the paper's 24 cells 21 agree with ours. The widest gap is the SI of augmentation on rotations, whose definition the
-#   paper leaves most open.
+# - Of the twelve cells of the paper's table that could disagree with ours nine agree. The widest gap is the SI of augmentation
+#   on rotations, 0.17 against 0.47, and no reading that we tried explains it.
 #
 # ## Change this, and predict what happens
 #
-# 1. Train the loop above on all 10,000 images for ten epochs with `da_loss`, with all `drawn` set to 0: no augmentation.
-#    How often is it right in each orientation?
-# 2. In the tied layer, take `responses.mean(0)` instead of the maximum. Is the network still invariant?
+# 1. Let the loop above run over all 10,000 images (`n = 10_000`), ten times, with `da_loss(network, images, labels, g)` and
+#    all of `drawn` set to 0: no augmentation. How often is it right in each orientation?
+#    (`(ginv.orbit_logits(network, test.images, rotations).argmax(-1) == test.labels).float().mean(1)`)
+# 2. Build the tied network with a mean instead of the maximum, `ginv.MLP(rotations, pooling="mean",
+#    generator=torch.Generator().manual_seed(0))`. Is it still invariant?
 #
 # <details><summary>What happens</summary>
 #
