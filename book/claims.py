@@ -16,7 +16,7 @@
 # %% [markdown]
 # # The ledger: claim by claim
 #
-# Two curves that look alike do not make a reproduction. So each sentence of the paper {cite}`moskalev2023genuine` that
+# Two curves that look alike do not make a reproduction. So each sentence of the paper ([Moskalev et al., 2023](https://arxiv.org/abs/2308.03904)) that
 # says something about the world becomes a number here, with a threshold that was written down next to it, and the code
 # returns the verdict. Twelve sentences carry the paper. How many hold up?
 
@@ -48,7 +48,7 @@ group = "both"  # @param ["both", "R4", "T3"]
 # a list such as [0, 1]; None takes those of the profile
 seeds = None  # @param {type: "raw"}
 device = "auto"  # @param ["auto", "cpu", "cuda"]
-# folder for the numbers of this page
+# folder for the numbers of this page; name another before you change anything
 results = "results"  # @param {type: "string"}
 
 # %% {"tags": ["hide-input"]}
@@ -90,15 +90,17 @@ rows = {each.id: [judged[claim] for claim in each.rows] for each in headlines}
 HTML(headlines_html(headlines, [*judged.values()], settings.groups))
 
 # %%
+# expect() is silent where the words hold in this run, and shows a banner where not
 verdicts = pd.Series({each.id: headline_verdict(each, rows[each.id]) for each in headlines})
 count = verdicts.value_counts().reindex(list(VERDICTS), fill_value=0)
-expect("seven reproduced, four undecided, one not reproduced", [*count] == [7, 4, 1])
+expect("six reproduced, four undecided, two not reproduced", [*count] == [6, 4, 2])
 
 # %% [markdown]
-# Seven of the twelve are reproduced, four are undecided, and one is not reproduced: the numbers of Table 1 on invariance,
-# where the saliency similarity of augmentation is 0.47 on rotations and the paper prints 0.17. The four undecided ones
-# are honest ties: the sign is the paper's, and four seeds are too few to exclude the opposite, or one form of the
-# regulariser on one group never reached the invariance that the sentence presupposes.
+# Six of the twelve are reproduced, four are undecided, and two are not reproduced. Those two are the numbers of Table 1:
+# regularised networks on rotations are right in 86.3 % where the paper prints 87.9, and the saliency similarity of
+# augmentation is 0.47 where it prints 0.17. (Moved along the sweep over $\nu$ to the SI that the paper prints, the first would
+# agree.) Of the four undecided ones some row cannot be told from its opposite by four
+# seeds, or asks about a form of the regulariser that never reached the invariance that the sentence presupposes.
 #
 # A headline is reproduced (●) if every row that decides on it is, not reproduced (✕) if one of them is contradicted, and
 # undecided (◆) in all other cases. Click a sentence for its evidence.
@@ -110,15 +112,18 @@ expect("seven reproduced, four undecided, one not reproduced", [*count] == [7, 4
 # with the threshold at which it would turn; if you would have put the threshold beyond that point, cross the verdict out.
 # The figure shows all of them at once.
 
-# %% {"mystnb": {"figure": {"name": "fig-ledger"}, "image": {"alt": "Two panels of markers, a row per claim, most to the right of a grey band, some in it and some to the left"}}, "tags": ["hide-input"]}
+# %% {"tags": ["hide-input"]}
 table = as_table([judged[claim] for each in headlines for claim in each.rows])
 table["half"] = (table.high - table.low) / 2
-sided = table[table.half.notna() & ~table.threshold.str.contains(" to ")].copy()
+sided = table[table.half.notna() & table.kind.isin(["evidence", "ours"])]
+sided = sided[~sided.threshold.str.contains(" to ")].copy()
 limit = sided.threshold.str.split().str[1].astype(float)
 sign = sided.threshold.str.startswith(">") * 2 - 1
 sided["distance"] = sign * (sided.value - limit) / sided.half
 sided["name"] = sided.id.str.replace("-(?:R4|T3)$", "", regex=True)
 lines = {name: row for row, name in enumerate(dict.fromkeys(sided.name))}
+
+# %% {"mystnb": {"figure": {"name": "fig-ledger"}, "image": {"alt": "Two panels of markers, a row per claim, most to the right of a grey band, some in it and some to the left"}}, "tags": ["hide-input"]}
 figure, panels = plt.subplots(
     1, len(settings.groups), figsize=(6, 0.17 * len(lines) + 1), sharey=True, squeeze=False
 )
@@ -165,18 +170,19 @@ assert judge(7, ">= 6")[-1] == "reproduced"  # a count is exact and needs none
 # that form never got to SI 0.95, so such a row is undecided there and says what it lacks.
 #
 # A few words return again and again, and mean the same wherever they stand. *On par with WT* leaves at most a twentieth of
-# the error of DA. *Closing*, *considerably* and *similar* mean more than half of the way. *Low*, of SI, is measured on a
+# the error of DA. *Closing* and *similar* mean more than half of the way. *Low*, of SI, is measured on a
 # scale from the similarity of maps that have nothing to do with each other up to the 1 of WT.
 #
 # ## The evidence
 #
-# Rows in italics decide on nothing: *a stricter reading of ours* asks more than the paper says, since we wanted to know;
-# *another reading of the same words* shows what a number would be if the paper meant it literally in another way.
+# Rows in bold decide on their sentence. The others do not: some test a word or a figure beside it, *a stricter reading of
+# ours* asks more than the paper says, since we wanted to know, and *another reading of the same words* shows what a number
+# would be if the paper meant it in another way.
 
 # %% {"tags": ["hide-input"]}
 parts = [
     f'<details id="{each.id}"><summary>{escape(each.claim)} {marked(verdicts[each.id])}</summary>'
-    f"{rows_html(rows[each.id])}</details>"
+    f"{rows_html(rows[each.id], each.decided_by)}</details>"
     for each in headlines
 ]
 HTML("\n".join(parts))
@@ -222,7 +228,8 @@ HTML("\n".join(parts))
 # 3. "Less than 0.9 of a maximum value": the maximum of a map, of an orbit, or of the data set?
 # 4. From which baseline are the gradients integrated, in how many steps, and is the target the label or the prediction?
 # 5. Does the LI of Table 1 contain the ½ of Equation 2?
-# 6. "$g \sim G$" in Equation 4: one random pair per image and step, or all pairs? May the pair contain the identity?
+# 6. The expectation over $g$ of Equations 1 to 3, inside Equation 4: one random pair per image and step, or all pairs? May
+#    the pair contain the identity?
 # 7. Are the numbers of DA those of the best validation epoch, and in which orientations was it validated? On T3 the LI of
 #    DA doubles between the best epoch and the last.
 # 8. Which $\nu$ did the search choose, and from which grid?
@@ -246,13 +253,14 @@ settings.save(pd.DataFrame(summary, columns=columns), results, "headlines")
 #
 # ## Change this, and predict what happens
 #
-# 1. In `ledger.yaml`, let `sigma-halves-{form}` hold at `"< 1"`: *reduced*, rather than *considerably reduced*.
+# 1. In `ledger.yaml`, let `sigma-falls` (with any form) hold at `"<= 0.5"`: *reduced considerably*, rather than *reduced*.
 # 2. Run the page with `seeds = [0]`.
 #
 # <details><summary>What happens</summary>
 #
-# 1. On R4 the headline is reproduced: all forms and all perturbations reduce the sensitivity. On T3 it stays undecided,
-#    since the normalised error never reached the invariance that the sentence presupposes.
+# 1. On R4 the headline turns from reproduced to undecided: with the KL divergence and with the normalised error the interval
+#    of the ratio has a half in it. On T3 it is undecided already, since the normalised error never reached the invariance
+#    that the sentence presupposes.
 # 2. Whatever is not exact becomes undecided: one seed has no spread and so no interval.
 #
 # </details>

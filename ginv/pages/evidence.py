@@ -21,7 +21,7 @@ from ginv.data import CLASSES, IMAGE_SHAPE, load_dataset
 from ginv.groups import group_named
 from ginv.measures import distribution_invariance, largest_singular_value, logit_invariance
 from ginv.networks import MLP
-from ginv.pages.paper import printed_table, room
+from ginv.pages.paper import book_file, printed_table, room
 from ginv.recipe import Run
 from ginv.runs import costs
 from ginv.runs.nu import TARGET, read_sweep
@@ -152,6 +152,17 @@ def distinct(tables: Tables, group: str, method: str) -> Found:
     """SI without the pairs of a map with itself, each of which is 1."""
     n = group_named(group).order
     return (n * tables.of(group, method).SI - 1) / (n - 1)
+
+
+@statistic
+def begun(
+    tables: Tables, group: str, metric: str, method: str, initialisation: str, factor: str = "1"
+) -> Found:
+    """Of networks that begin at other weights, or that were trained a second time."""
+    table = pd.read_csv(book_file("results/initialisation.csv"))
+    chosen = {"group": group, "metric": metric, "recipe": method, "initialisation": initialisation}
+    rows = table[(table[[*chosen]] == pd.Series(chosen)).all(axis=1) & (table.selection == "best")]
+    return float(factor) * rows.set_index("seed").value
 
 
 @statistic
