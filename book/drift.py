@@ -14,12 +14,12 @@
 # ---
 
 # %% [markdown]
-# # Drift: when the data leave
+# # Drift: when the data change
 #
 # A network trained on digits in all orientations has learned that the orientation does not matter.
 # Does it apply this to anything else? This page lets digits fade, step by step, into pictures of
 # clothes, and watches what goes first: the right answer, or the same answer in every orientation.
-# It is Section 4.3 of {cite}`moskalev2023genuine`.
+# It is Section 4.3 of [Moskalev et al. (2023)](https://arxiv.org/abs/2308.03904).
 
 # %% {"tags": ["remove-cell"]}
 # A notebook that is opened alone, as on Colab, fetches the book that it belongs to
@@ -51,7 +51,7 @@ seeds = None  # @param {type: "raw"}
 device = "auto"  # @param ["auto", "cpu", "cuda"]
 # trained on it; it drifts to the other
 source = "MNIST"  # @param ["MNIST", "FashionMNIST"]
-# folder for the numbers of this page
+# folder for the numbers of this page; name another before you change anything
 results = "results"  # @param {type: "string"}
 
 # %% {"tags": ["hide-input"]}
@@ -67,12 +67,11 @@ from ginv.data import CLASSES, DATASETS
 from ginv.machine import choose_device
 from ginv.measures import centre
 from ginv.pages import Settings, expect, refuse_unknown
+from ginv.pages.drawings import draw_over_beta, show_answers
 from ginv.pages.figures import (
     GROUP_NAMES,
     METHOD_STYLES,
-    draw_over_beta,
     panel_grid,
-    show_answers,
     show_table,
     use_style,
 )
@@ -93,6 +92,7 @@ first, second = (ginv.load_dataset(name).test for name in (source, target))
 partner = ginv.partners(first.labels[:pairs], second.labels, torch.Generator().manual_seed(0))
 ends = first.images[:pairs].to(where), second.images[partner].to(where)
 labels = first.labels[:pairs].to(where)
+# Add to these as you like; 0, 0.1, 0.2, 0.3, 0.6 and 1 are used by name below
 ALL = [0.0, 0.05, *(beta / 10 for beta in range(1, 11))]
 BETAS = ALL if profile != "quick" else [0.0, 0.1, 0.3, 0.6, 1.0]
 
@@ -120,15 +120,17 @@ show_answers(dict(zip(steps, strip[:, 0].cpu())), answers, labels[0].item())
 # picture, what three networks call it in its four orientations: as it is, and turned by one, two
 # and three quarters. Right answers are bold, and a grey field marks answers that differ.
 # Weight-tying (WT) never contradicts itself. Invariance regularisation (IR) is wrong early, but
-# with one voice. Data augmentation (DA) calls one and the same picture 8, 5, 8 and 8.*
+# with one voice. Data augmentation (DA) calls the second picture 8, 5, 8 and 8. The digit is an
+# extreme case: for most, little happens before 0.2.*
 
 # %%
+# expect() is silent where the words hold in this run, and shows a banner where not
 alike = {method: (each == each[:, :1]).all(1).tolist() for method, each in answers.items()}
 one_voice = all(alike["WT"]) and all(alike["IR"])
 expect("only DA contradicts itself, from 0.1 on", one_voice and alike["DA"] == [True] + [False] * 7)
 
 # %% [markdown]
-# One image proves nothing, and this one goes faster than most. The rest of the page asks 10,000.
+# One image proves nothing. The rest of the page asks 10,000.
 #
 # ## A digit becomes a garment
 #
@@ -139,7 +141,7 @@ expect("only DA contradicts itself, from 0.1 on", one_voice and alike["DA"] == [
 # We read this as a blend of images, a pixel at a time:
 
 # %%
-beta, (digits, garments) = 0.3, ends
+beta, (digits, garments) = 0.3, ends  # also in the sections below
 drifted = (1 - beta) * digits + beta * garments
 torch.testing.assert_close(drifted, ginv.blend(digits, garments, beta))
 
@@ -148,7 +150,7 @@ torch.testing.assert_close(drifted, ginv.blend(digits, garments, beta))
 # one could also exchange a share $\beta$ of them. Then no network would see any image but digits
 # and garments, and DI and accuracy would run in a straight line from one end to the other. To speak
 # of accuracy, a blend needs one label, so both of its images must have the same class number: a 2
-# fades into a garment of class 2, a pullover {cite}`xiao2017`. Each garment serves once.
+# fades into a garment of class 2, a pullover ([Xiao et al., 2017](https://arxiv.org/abs/1708.07747)). Each garment serves once.
 
 # %%
 assert torch.equal(second.labels[partner], first.labels[:pairs])
@@ -186,7 +188,7 @@ there = ginv.orbit_logits(model, ginv.blend(*ends, beta), acting)
 torch.testing.assert_close(logits, there, atol=1e-3, rtol=1e-4)
 
 # %% [markdown]
-# From these logits, one row per orientation, everything on this page is computed. The paper plots
+# From these logits, one row per orientation, all but SI is computed on this page. The paper plots
 # two numbers: DI, how far the predicted probabilities disagree over an orbit, in nats
 # ([How invariance is measured](metrics.ipynb)), and the accuracy over all orientations, as a share
 # of what it was without drift.
@@ -311,22 +313,30 @@ expect("DI comes to 2.2 and 1.0 for DA, to 0.002 and 0.005 for IR, to 0 for WT",
 #
 # The upper half, too. The paper finds that WT sustains a higher accuracy than DA, and that IR does
 # so for T3 but not for R4. We average the share of the accuracy that is left over the degrees up to
-# 0.7. Beyond, not every method is right twice as often as by guessing; and there is no reason why a
-# pullover should be called a 2 in the first place.
+# 0.7. Beyond that, some methods are right less than twice as often as guessing would be; and there
+# is no reason why a pullover should be called a 2 in the first place.
 
 # %%
 useful = [beta for beta in BETAS if 0 < beta <= 0.7]
 kept = 100 * by_run.accuracy_ratio.unstack("beta")[useful].mean(axis=1).unstack("method")
 lead = kept[["WT", "IR"]].sub(kept.DA, axis=0).groupby("group")
-lead, margin = lead.mean().reindex(GROUPS), 2 * lead.sem().reindex(GROUPS)
-near = np.isclose(lead, [[8.5, -8.6], [1.9, 3.4]], atol=0.15) & (lead.abs() > margin)
+lead, error = lead.mean().reindex(GROUPS), lead.sem().reindex(GROUPS)
+near = np.isclose(lead, [[8.5, -8.6], [1.9, 3.4]], atol=0.15)
 expect("WT is 8.5 and 1.9 points ahead of DA, IR 8.6 behind and 3.4 ahead", near)
+sure = lead.abs() > 3.18 * error  # Student's for four seeds, at 95 %
+expect("two of the four are beyond the spread of the seeds", sure == [[True, False], [False, True]])
+
+# %%
+after = [beta for beta in BETAS if beta > 0.7]
+gap = {method: curve("accuracy_ratio", method) - curve("accuracy_ratio") for method in ("WT", "IR")}
+turned = (gap["WT"].loc["T3", after] < 0) & (gap["IR"].loc["R4", after] > 0)
+expect("beyond 0.7 WT falls behind DA on T3, and IR comes ahead on R4", turned)
 
 # %% [markdown]
 # Compared with DA, WT keeps 8.5 points more for rotations and 1.9 more for translations. IR keeps
-# 8.6 fewer for rotations and 3.4 more for translations. Each of these is more than twice its
-# standard error over the seeds, that of WT for T3 only just. Both halves of the paper's figure are
-# confirmed.
+# 8.6 fewer for rotations and 3.4 more for translations. All four signs are the paper's. Two of them
+# are beyond doubt, WT's lead on R4 and IR's on T3; the other two are not, with four seeds. And the
+# cut at 0.7 matters: where hardly anything is recognised any more, these two turn round.
 #
 # Move the slider to see what one network of each method calls the picture on the way.
 
@@ -416,6 +426,8 @@ expect(
 )
 expect("nowhere has DI doubled with 95 % of the accuracy left", ~((growth > 2) & (ratio > 0.95)))
 expect("wrong answers grow faster than DI", (wrong > growth)[slight[1:]])
+half = np.isclose([growth[0.2]["T3"], ratio[0.2]["T3"]], [1.53, 0.97], atol=[0.08, 0.006])
+expect("at 0.2 DI of T3 has grown by half, with 97 % of the accuracy left", half)
 
 # %% [markdown]
 # At $\beta$ = 0.1 both hold: DI has grown by less than a fifth, and the accuracy has lost less than
@@ -425,8 +437,10 @@ expect("wrong answers grow faster than DI", (wrong > growth)[slight[1:]])
 # each of these three degrees the wrong answers have grown by a larger factor than DI.
 #
 # The paper is right that invariance learned from data does not last, and the words "rapidly" and
-# "slight" fit if a drift of 0.2 or 0.3 is called slight. "Instantly" does not fit. Nor do we find
-# the case that it warns of most, in which the accuracy holds and hides that the invariance is gone.
+# "slight" fit if a drift of 0.2 or 0.3 is called slight. That it "instantly fails upon encountering
+# unseen data" names no degree; at the first steps of the drift it does not. The paper adds that
+# predictions lose their meaning "even if accuracy is sustained". The nearest to that is T3 at
+# $\beta$ = 0.2, where DI has grown by half and 97 % of the accuracy is left.
 #
 # ## Invariance and accuracy told apart
 #
@@ -486,8 +500,8 @@ expect("at 0.3 it is 74 and 69 % of the failures of DA, 4 and 12 % of those of I
 # At $\beta$ = 0.3 the augmented networks give 35 % of the images different names in different
 # rotations, and 15 % in different translations. Without drift it is 10 % and 5 %, at the end 58 %
 # and 48 %. Of the images that they no longer get right in every orientation at 0.3, three quarters
-# (R4) and more than two thirds (T3) fail in this way: what is lost there is invariance first of
-# all. Of the failures of IR it is 4 % and 12 %, and of those of WT none.
+# (R4) and more than two thirds (T3) fail in this way: by contradicting themselves, and not by one
+# mistake that they repeat. Of the failures of IR it is 4 % and 12 %, and of those of WT none.
 
 # %%
 right = [curve("all_right", method)[0.3] for method in METHODS]
@@ -533,8 +547,8 @@ handles = row[0].get_legend_handles_labels()
 legend = figure.legend(*handles, loc="outside lower center", ncols=3)
 
 # %% [markdown]
-# *IR has small logits, and is invariant nevertheless. On the left the size of the logits, then
-# three measures that do not depend on it. WT lies below the logarithmic axis. Filled markers: SI
+# *IR has small logits, and is invariant nevertheless. On the left the size of the logits (that of
+# WT varies much between seeds), then three measures that do not depend on it. WT lies below the logarithmic axis. Filled markers: SI
 # over all pairs of orientations; open: over distinct pairs, without that of each map with itself.*
 
 # %%
@@ -565,11 +579,11 @@ expect("for T3 IR passes what DA has without drift at 0.6", above.index[above].m
 
 # %% [markdown]
 # The claim for IR survives nearly whole. Its relative LI at the worst degree of drift is below a
-# ninth of what DA has *without* drift. The same is true if the variance over the orbit is measured
-# against the variance between images, which a relative LI would not see shrink. The one exception
-# is the flip rate for translations: IR passes the 2.1 % of DA without drift at $\beta$ = 0.6 and
-# comes to 4.0 %. DA itself comes to 23 %. For rotations IR stays below 1.6 %, where DA goes from
-# 4.5 to 27 %.
+# ninth of what DA has *without* drift. The same holds for the variance over the orbit divided by
+# that between images, a stricter test: relative LI would miss it if all images came to look alike.
+# The one exception is the flip rate for translations: IR passes the 2.1 % of DA without drift at
+# $\beta$ = 0.6 and comes to 4.0 %. DA itself comes to 23 %. For rotations IR comes to 1.6 %, and DA
+# goes from 4.5 to 27 %.
 #
 # SI under drift is not in the paper. It moves little, by either convention. The two are one number
 # on two scales, since each map is compared with itself in one of $G$ pairs:
@@ -596,7 +610,7 @@ expect("that of IR stays above 0.91", curve("SI", "IR").min(axis=1) > 0.91)
 # ## Accuracy on the line
 #
 # Why does IR keep its accuracy for T3 and not for R4? The paper's hypothesis is *accuracy on the
-# line* {cite}`miller2021`: over many models, the accuracy on drifted data rises with the accuracy
+# line* ([Miller et al., 2021](https://arxiv.org/abs/2107.04649)): over many models, the accuracy on drifted data rises with the accuracy
 # at home. A method that pays at home would then pay abroad as well. Here is every trained network.
 # Its accuracy at home is measured on images that do not drift, so that no lucky hit counts on both
 # axes.
@@ -615,12 +629,12 @@ LINE = [0.1, 0.3, 0.6]
 line = by_run.accuracy.unstack("beta")[LINE].assign(home=home)
 line = line.drop("DA ensemble", level="method", errors="ignore")
 figure, axes = panel_grid(settings, 1, len(LINE), 3)
-for axis, beta in zip(axes.flat, LINE):
+for axis, degree in zip(axes.flat, LINE):
     for (name, method), rows in line.groupby(["group", "method"]):
         style = METHOD_STYLES[method]
         look = dict(color=style.colour, mfc=style.colour if name == "R4" else "white")
-        axis.plot(rows.home, rows[beta], style.marker, label=f"{method} {name}", **look)
-    axis.set(title=f"β = {beta:g}", xlabel="accuracy at home (%)")
+        axis.plot(rows.home, rows[degree], style.marker, label=f"{method} {name}", **look)
+    axis.set(title=f"β = {degree:g}", xlabel="accuracy at home (%)")
 axes[0, 0].set_ylabel("under drift (%)")
 handles = axis.get_legend_handles_labels()
 legend = figure.legend(*handles, loc="outside lower center", ncols=6, fontsize="small")
@@ -670,16 +684,14 @@ expect("there IR is 3 points behind DA without drift, and 4 ahead at 0.6", near)
 
 # %% [markdown]
 # At $\beta$ = 0.1 all networks lie on a line, at 0.6 still roughly: r falls from 0.98 to 0.69. But
-# this mostly compares rotations with translations, six clusters in all. The paper's question is
-# about the translations, and there the line turns round: IR is 3 points behind DA at home and more
-# than 4 points ahead at $\beta$ = 0.6. The paper's own Table 1 has IR behind DA at home for both
-# groups, so accuracy on the line explains why IR falls behind for rotations, and it predicts the
-# wrong thing for translations. Among networks trained alike, r is about a half, and its interval is
-# wide.
+# this mostly compares rotations with translations, six clusters in all. The paper explains with it
+# why IR keeps less on R4. For translations it would have to explain why IR keeps more, and there the
+# line turns round: IR is 3 points behind DA at home and more than 4 points ahead at $\beta$ = 0.6.
+# Among networks trained alike, r is about a half, and its interval is wide.
 #
 # ## Four networks instead of one
 #
-# Gerken and Kessel {cite}`gerken2024` prove for infinitely wide networks that the mean over
+# Gerken and Kessel ([2024](https://arxiv.org/abs/2403.03103)) prove for infinitely wide networks that the mean over
 # infinitely many of them, each trained on whole orbits, is invariant on the data and off them,
 # though its members need not be. We have four augmented networks of width 128, and take the mean of
 # their logits:
@@ -732,11 +744,11 @@ fallen = curve("DI")[1.0] / curve("DI")[0.0]
 expect("DI of DA grows to 7 and 11 times what it was", np.isclose(fallen, [7.35, 11.4], atol=0.4))
 
 # %% [markdown]
-# Invariance that was learned by augmentation goes when the data go: from $\beta$ = 0.2 on DI grows,
-# to 7 and 11 times what it was, together with the wrong answers and not before them. WT and IR stay
-# invariant, as the paper says, and not only because IR has small logits. Being invariant is not
-# being right: IR is less accurate than DA under drift for rotations and more accurate for
-# translations, which accuracy on the line does not explain.
+# Invariance that was learned by augmentation is lost when the data change: from $\beta$ = 0.2 on DI
+# grows, to 7 and 11 times what it was, together with the wrong answers and not before them. WT and
+# IR stay invariant, as the paper says, and not only because IR has small logits. Being invariant is
+# not being right: up to 0.7 IR keeps less of its accuracy than DA for rotations and more for
+# translations, and accuracy on the line does not explain the second.
 #
 # The verdicts, by one rule for all sentences of the paper, are in [the ledger](claims.ipynb).
 #
@@ -745,7 +757,10 @@ expect("DI of DA grows to 7 and 11 times what it was", np.isclose(fallen, [7.35,
 
 # %%
 def fade(other, beta, method="DA"):
-    """What becomes of one network of the first group where the digits fade to others."""
+    """What becomes of one network of the first group where the digits fade to others.
+
+    other: as the digits, `[10000, 1, 36, 36]`, of mean 0 and deviation 1.
+    """
     images = ginv.blend(digits, other, beta)
     values = of_logits(ginv.orbit_logits(networks[acting.name][method, seed], images, acting))
     return {name: round(values[name].mean().item(), 3) for name in ("accuracy", "DI", "flip_rate")}

@@ -48,7 +48,7 @@ group = "both"  # @param ["both", "R4", "T3"]
 # a list such as [0, 1]; None takes those of the profile
 seeds = None  # @param {type: "raw"}
 device = "auto"  # @param ["auto", "cpu", "cuda"]
-# folder for the numbers of this page
+# folder for the numbers of this page; name another before you change anything
 results = "results"  # @param {type: "string"}
 
 # %% {"tags": ["hide-input"]}
@@ -113,6 +113,7 @@ axis.grid(axis="y", visible=False)
 # the pages compute besides. Speeds were timed by `make bench`; here they are multiplied by the work.*
 
 # %%
+# expect() is silent where the words hold in this run, and shows a banner where not
 nothing, stored = bench.ours[["book from nothing, minutes", "book from a full store, minutes"]]
 expect("39 minutes from nothing, under 4 from the store", round(nothing) == 39 and stored < 4)
 

@@ -49,7 +49,7 @@ group = "both"  # @param ["both", "R4", "T3"]
 # a list such as [0, 1]; None takes those of the profile
 seeds = None  # @param {type: "raw"}
 device = "auto"  # @param ["auto", "cpu", "cuda"]
-# folder for the numbers of this page
+# folder for the numbers of this page; name another before you change anything
 results = "results"  # @param {type: "string"}
 
 # %% {"tags": ["hide-input"]}
@@ -63,11 +63,11 @@ import torch
 
 import ginv
 from ginv.pages import Settings, expect, refuse_unknown
+from ginv.pages.drawings import show_maps
 from ginv.pages.figures import (
     GROUP_NAMES,
     METHOD_STYLES,
     group_panels,
-    show_maps,
     use_style,
 )
 from ginv.recipe import GROUPS
@@ -139,7 +139,7 @@ for key, each in maps.items():
     found[*key, "without pairs g = h"] = si_and_floor(each, distinct=True)
 
 # %% [markdown]
-# A second floor is a network that has learned nothing {cite}`adebayo2018`: the same one, with the weights from which its
+# A second floor is a network that has learned nothing ([Adebayo et al., 2018](https://arxiv.org/abs/1810.03292)): the same one, with the weights from which its
 # training began. A measure that calls it invariant measures the images and not the network.
 
 # %%
@@ -159,6 +159,7 @@ def shown(variant, method="DA"):
 shown("as in this book").round(2)
 
 # %%
+# expect() is silent where the words hold in this run, and shows a banner where not
 da = shown("as in this book")
 height = (da.SI - da.floor) / (1 - da.floor)
 expect("the floor is 0.27 on R4 and 0.37 on T3", (da.floor - [0.273, 0.370]).abs() < 0.006)

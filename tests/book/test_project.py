@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import ginv
+from ginv.pages.paper import printed_table
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -136,9 +137,9 @@ class TestNotebook:
         assert not [path for path in (ROOT, Path.home() / ".cache") if str(path) in text]
 
     def test_links_and_proofs_are_markdown(self, notebook):
-        """Jupyter, Colab and GitHub know no roles, and show a directive in backticks as code."""
+        """Jupyter, Colab and GitHub know no roles and no directives."""
         prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
-        assert not re.findall("{doc}|{ref}|```{prf:", prose)
+        assert not re.findall(r"{[\w:-]+}`|^(?:```|:::){", prose, re.MULTILINE)
 
     def test_is_small(self, page):
         assert (ROOT / f"{page}.ipynb").stat().st_size < MEGABYTE
@@ -192,3 +193,35 @@ def test_readme_states_the_results():
     for group, name, accuracy, similarity in rows:
         run = value[group, names[name]]
         assert (f"{run.accuracy:.1f}", f"{run.SI:.2f}") == (accuracy, similarity), f"{group} {name}"
+
+
+def test_readme_states_the_findings():
+    """Its five numbers are those of the tables."""
+
+    def means(name, *index):
+        table = pd.read_csv(ROOT / f"book/results/{name}.csv")
+        return table.pivot_table("value", [*index], "metric")
+
+    ours, maps = means("table1", "group", "method"), means("trust", "group", "method")
+    ways = means("controls", "group", "recipe").accuracy
+    paper = printed_table()["mean"]
+    cost = {
+        group: (
+            ours.accuracy[group, "DA"] - ours.accuracy[group, "IR"],
+            paper[group, "DA", "accuracy"] - paper[group, "IR", "accuracy"],
+        )
+        for group in ("R4", "T3")
+    }
+    da = ours.loc["R4", "DA"]
+    floor = maps["SI floor (as in this book)"]["R4", "DA"]
+    spared = ways["R4", "DA, same budget"] - ways["R4", "symmetry decay"]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    for said in (
+        f"{da.accuracy:.1f} % of all orientations ({paper['R4', 'DA', 'accuracy']:.1f})",
+        f"agree to {da.SI:.2f} ({paper['R4', 'DA', 'SI']:.2f})",
+        f"unrelated digits agree to {floor:.2f}",
+        "costs {:.1f} points ({:.1f}) on rotations".format(*cost["R4"]),
+        "{:.1f} ({:.1f}) on translations".format(*cost["T3"]),
+        f"for {spared:.1f} points",
+    ):
+        assert said in text, said
