@@ -155,8 +155,8 @@ def show_readings(rows, metric, methods, caption):
 # | 3.2 | "f(x) and f(gx)" | pairs averaged | all pairs of gx and hx, those with g = h too |
 # | 3.2 | "average squared L2 distance", with a ½ in Equation 2 | factor ½ | with ½ |
 # | 3.3 | ν I(D, G) in Equation 4 | pairs in the penalty | one random pair an image |
-# | 4.1 | "10k/50k/2k splits" | split | shuffled with seed 0 |
 # | 3.3 | "initialization routines for W, e.g. (Glorot and Bengio, 2010; He et al., 2015)" | initial weights | PyTorch's |
+# | 4.1 | "10k/50k/2k splits" | split | shuffled with seed 0 |
 # | 4.1 | "5-layer perceptron", "230k parameters" | hidden layers | 5 |
 # | 4.1 | "a pooling over a group" | pooling | the maximum |
 # | 4.1 | "We tune the weighting ... SI ≥ 0.95" | pairs in the tuning | all pairs |

@@ -330,7 +330,8 @@ print((folder / "grid.yaml").read_text())
 # ```sh
 # python -m ginv.runs.grid grid.yaml table.csv
 # python -m ginv.runs.grid grid.yaml table.csv --scheduler tcp://scheduler:8786
-# python -m ginv.runs.grid grid.yaml table.csv --scheduler tcp://scheduler:8786 --store s3://bucket/runs
+# python -m ginv.runs.grid grid.yaml table.csv --scheduler tcp://scheduler:8786 \
+#   --store s3://bucket/runs
 # ```
 #
 # Stopped and called again, each goes on where it was. All of them first sort the runs into stacks: up to four runs that
