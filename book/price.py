@@ -18,8 +18,12 @@
 #
 # The paper's regularised networks look at the same pixels in every orientation, and pay for it with several points of
 # accuracy and most of their sensitivity. It leaves the question open whether that is the price of invariance or of this
-# way to it. So what does invariance cost a network whose layers are tied to nothing: from a random start, from a
-# symmetric one, by averaging, by tying? And can a network find its own orbits?
+# way to it. So what does invariance cost a plain network: from a random start, from a symmetric one, by averaging; and by
+# tying?
+#
+# In short, on this perceptron less than a point. A decay towards symmetric weights reaches SI 0.99 and loses between -0.2 and
+# 0.3 points, where the paper's penalty loses 8.1 on R4 and 3.0 on T3. Averaging and weight-tying gain accuracy, at two to
+# four times the work in use.
 #
 # As in [Table 1: three ways to invariance](table1.ipynb), R4 are the rotations by quarter turns and T3 the cyclic
 # translations; DA is data augmentation, WT weight-tying, IR the paper's invariance regularisation of weight $\nu$. SI is 1
@@ -96,7 +100,10 @@ table = pd.read_csv(book_file("results/controls.csv"))
 table = table[table.group.isin(settings.groups)]
 BASE = "DA, same budget"
 AVERAGED = f"{BASE}, averaged"
-STARTS = {  # of each way to invariance
+STARTS = {  # of each way to invariance, below what it is compared with
+    "DA": "random",
+    BASE: "random",
+    "DA, one view": "random",
     "IR": "random",
     "gradients": "random",
     "symmetry decay": "random",
@@ -157,7 +164,7 @@ handles = axis.get_legend_handles_labels()
 legend = figure.legend(*handles, loc="outside lower center", ncols=3, fontsize="small")
 
 # %% [markdown]
-# *Invariance need not cost accuracy. Accuracy over the orbit against SI over distinct pairs, on test images, a marker per
+# *Invariance can cost less than a point. Accuracy over the orbit against SI over distinct pairs, on test images, a marker per
 # network, four seeds. Filled: from a random start; open: from a symmetric or a tied one. Dashed: data augmentation with
 # the same budget. Dotted: SI 0.95.*
 #
@@ -171,7 +178,8 @@ legend = figure.legend(*handles, loc="outside lower center", ncols=3, fontsize="
 #
 # The price of a way is what it loses to data augmentation *with the same budget*, which the last three share: He's initial
 # weights, whole orbits in the loss, a cosine decay over 100 epochs. *One view* spends about as much in another way, on 300
-# epochs in which each image comes in one orientation; the decay of one view is compared with data augmentation of one view.
+# epochs in which each image comes in one orientation; the decay of one view is compared with data augmentation of one view,
+# which lies above the dashed line.
 
 
 # %% {"tags": ["hide-input"]}
@@ -202,14 +210,17 @@ def rows_of(name, recipes):
     for recipe, start in recipes.items():
         points, low, high = lost(name, recipe)
         training, use = operations(name, recipe)
+        is_base = recipe in ("DA", BASE, "DA, one view")
         rows[recipe] = [
             start,
-            f"{points:.1f} [{low:.1f}, {high:.1f}]",
+            f"{of(name, recipe).accuracy.mean():.1f}",
+            "" if is_base else f"{points:.1f} [{low:.1f}, {high:.1f}]",
             f"{of(name, recipe).SI_distinct.mean():.3f}",
             f"{training:.1f}",
             f"{use:.1f}",
         ]
-    return pd.DataFrame(rows, ["start", "points lost", "SI, distinct", "training", "in use"]).T
+    columns = ["start", "accuracy", "points lost", "SI, distinct", "training", "in use"]
+    return pd.DataFrame(rows, columns).T
 
 
 # %% {"tags": ["hide-input"]}
@@ -231,8 +242,9 @@ expect(
 
 # %% [markdown]
 # The paper's recipe loses 8.1 points on R4 and 3.0 on T3. A penalty on gradients loses 2.5 and 0.3. Letting what is not
-# symmetric decay loses 0.1, and gains 0.2 on T3. With one view it loses 0.3 and 0.1 to data augmentation that is a point
-# better on R4. All four are within the noise of four seeds.
+# symmetric decay loses 0.1, and gains 0.2 on T3. With one view it loses 0.3 and 0.1 to data augmentation of one view, which is
+# the better one. None of the four losses of the decay is significant at 5 %, though the 0.3 is close; the intervals allow up
+# to 0.7 points on R4 and 0.3 on T3.
 #
 # ## Averaging
 #
@@ -250,9 +262,9 @@ gained = pd.Series({name: -lost(name, AVERAGED)[0] for name in settings.groups})
 expect("averaging gains 1.8 and 0.8 points", (gained - [1.8, 0.8]).abs() < 0.1)
 
 # %% [markdown]
-# That is invariant by construction, and the most accurate of all: it gains 1.8 points on R4 and 0.8 on T3, since four or three
-# opinions are better than one. It costs a forward pass for each orientation, and the network itself has learned nothing.
-# What follows asks for invariance in a single pass.
+# That is invariant by construction, and gains 1.8 points on R4, more than any other way, and 0.8 on T3, as WT does. It costs a
+# forward pass for each orientation, and the network inside is no more invariant than before. What follows asks for
+# invariance in a single pass.
 #
 # ## Where a training begins
 #
@@ -322,9 +334,10 @@ expect(
 #
 # $$W \leftarrow W - \eta \gamma \, (W - P W),$$
 #
-# a weight decay that spares what is symmetric. At random weights the names of the units are arbitrary, so nothing is
-# known about which of them will be an orbit: the recipe is told the group, and that hidden layers carry permutations of
-# it. Here it is in a loop of its own, with $\gamma$ rising to 100, on a third of the images and a fifth of the epochs.
+# a weight decay that spares what is symmetric. The recipe is told the group, and that hidden layers carry permutations of
+# it: which units are to form an orbit, and in which order, is fixed from the start. As random units can be exchanged for one
+# another, that costs nothing. What the network learns is the filter that each orbit carries. Here it is in a loop of its
+# own, with $\gamma$ rising to 100, on a third of the images and a fifth of the epochs.
 
 # %%
 name = settings.groups[0]
@@ -395,8 +408,8 @@ ends = travelled[100.0].iloc[-1], travelled[0.0].iloc[-1]
 expect("all layers end symmetric, or none does", (ends[0] < 0.1) & (ends[1] > 0.5))
 
 # %% [markdown]
-# And what has become of the filters? Four neighbours of the first layer are one filter in all orientations now, though
-# none was tied to another.
+# And what has become of the filters? Units that were to form an orbit carry one filter in all orientations now. Nothing was
+# tied on the way; they were drawn together.
 
 # %% {"mystnb": {"figure": {"name": "fig-found-orbits"}, "image": {"alt": "Two rows of filters; within a row each is the first one moved by an element of the group"}}, "tags": ["hide-input"]}
 filters = model.features[1].weight.detach().unflatten(1, (36, 36))
@@ -437,7 +450,7 @@ long = live.stack().rename_axis([*live.index.names, "metric"]).rename("value")
 settings.save(long.reset_index(), results, "price_test")
 shown = live.groupby(["group", "recipe"])[["accuracy", "SI", "SI_distinct", "relative_LI"]]
 show_table(
-    shown.mean(), f"Trained here: {settings.label.split(', ')[0]}, {measured_on:,} test images", 4
+    shown.mean(), f"Trained here: {settings.label.split(', ')[0]}, {measured_on:,} test images", 3
 )
 
 # %% [markdown]
@@ -466,13 +479,13 @@ above = views["symmetry decay, one view"] - views[BASE]
 expect("one view takes the decay 0.8 and 0.4 above it", (above - [0.76, 0.44]).abs() < 0.05)
 
 # %% [markdown]
-# The start alone does not make a network invariant. In exact arithmetic it would stay symmetric, as we have seen; but
-# rounding pushes it off, nothing brings it back, and it ends at an SI of 0.37 on R4 and 0.70 on T3 (distinct pairs). So something has to hold
-# the symmetry, a penalty or a decay.
+# The start alone does not make a network invariant. In exact arithmetic it would stay symmetric, as we have seen; but these
+# networks train in bfloat16, whose rounding is the likely reason that it does not: it ends at an SI over distinct pairs of
+# 0.37 on R4 and 0.70 on T3. So something has to hold the symmetry, a penalty or a decay.
 #
-# Tying loses nothing either, and gains nothing: a network that was never told which of its units belong together, and found
-# it out by the decay, is as accurate as one in which that was laid down. And single views are the better use of the same
-# operations, for the decay as for augmentation: it ends 0.8 points above augmentation on whole orbits on R4, and 0.4 on T3.
+# Tying loses nothing and gains nothing: a network that comes to its orbits by the decay is as accurate as one whose layers
+# are tied from the first step. And single views are the better use of the same operations, for the decay as for
+# augmentation: it ends 0.8 points above augmentation on whole orbits on R4, and 0.4 on T3.
 
 # %% [markdown]
 # ## Whose units come in orbits?
@@ -549,8 +562,9 @@ draw_partners(settings, partners, LOOKS | {"random weights": MethodStyle("0.6", 
 
 # %% [markdown]
 # *Three ways to become invariant. Solid, filled: units of a layer at $x$ with their partners at $gx$; dotted, open: with
-# themselves. The decay permutes its units and becomes invariant layer by layer; the penalty is invariant in the first
-# layer; augmentation has only half an orbit structure and gets there late. One network each.*
+# themselves. The decay permutes its units and becomes invariant layer by layer; the penalty is invariant from the first
+# layer (R4) or the second (T3) on; augmentation gets there late. Random weights show what matching alone gives. One network
+# each.*
 
 
 # %%
@@ -563,16 +577,18 @@ def in_layer(n):
 # %%
 first, last = in_layer(1), in_layer(5)
 expect("the decay permutes its first layer", (first.partner > 0.98).loc["symmetry decay"])
-expect("the penalty is invariant in the first layer", first.itself.loc["IR"] > [0.8, 0.6])
-halves = first.partner.loc["DA"].between(0.4, 0.75) & (last.itself.loc["DA"] > 0.9)
-expect("augmentation has half of an orbit structure, and ends invariant", halves)
+near = (first.itself.loc["IR"] - [0.86, 0.68]).abs() < 0.03
+expect("under the penalty units agree with themselves by 0.86 and 0.68", near)
+found = ((first.partner.loc["DA"] - [0.50, 0.66]).abs() < 0.03) & (last.itself.loc["DA"] > 0.9)
+expect("under augmentation with partners by 0.50 and 0.66, and in the end with themselves", found)
 
 # %% [markdown]
-# This is where the penalty's price comes from. IR is invariant from its first layer on, mostly by units that see no
-# difference between a digit and its turned copy; what is lost at the input is lost for good. The network with the decay
-# keeps everything: its first layer answers a turned digit in other units, and the layers above pool bit by bit until the
-# last is invariant. Augmentation lies between. Its first layer comes in orbits by half, and its last is invariant for most
-# images, on which the labels insist.
+# This suggests where the penalty's price comes from. On R4 IR's units answer a turned digit almost as before in the first layer
+# already (0.86), on T3 less so (0.68), and on both from the second layer on: what is not seen at the input cannot be used
+# above. The first layer of the network with the decay answers a turned digit in other units, and the layers above become
+# invariant one by one. Augmentation lies between. On R4 its first layer has a part of an orbit structure, 0.50 where matching
+# alone gives random weights 0.28; on T3 its units rather agree with themselves. Its last layer is invariant for most images,
+# on which the labels insist.
 
 # %% [markdown]
 # ## By outputs alone
@@ -650,8 +666,10 @@ if "T3" in settings.groups:
 # %% [markdown]
 # *The same for translations T3.*
 #
-# What helps a random start most is to see the whole orbit, and to begin symmetric. The expectation over the group in the
-# paper's penalty can be read as all pairs of the orbit just as well as one random pair; much of the price of its recipe is the noise of the pair.
+# At SI 0.95 the whole orbit helps most on R4, from about 89 to 91 %; on T3 it does as well as twice the epochs. A symmetric
+# start helps at a small $\nu$, and on R4 no longer at SI 0.95. The expectation over the group in the paper's penalty can be
+# read as all pairs of the orbit just as well as one random pair; on these images, and with one seed, about two fifths of
+# what the recipe loses are the noise of the pair.
 #
 # ## Is the loss of sensitivity part of invariance?
 #
@@ -670,21 +688,24 @@ ratios = {
 draw_sensitivity(settings, ratios, LOOKS)
 
 # %% [markdown]
-# *The penalties move the sensitivity, the decay does not. Left, the largest singular value of the Jacobian; right, the same over the size of the logits, each over that of data
-# augmentation with the same budget; a bar from the least to the most of the seeds.*
+# *The paper's penalty and that on gradients move the sensitivity, the decay does not. Left, the largest singular value of the
+# Jacobian; right, the same over the size of the logits, each over that of data augmentation with the same budget; a bar
+# from the least to the most of the seeds.*
+
 
 # %%
 sigma = networks.sigma_max.groupby(["group", "recipe"]).mean().unstack()
 sigma = sigma.div(sigma[BASE], axis=0)
-expect(
-    "the decay keeps it, the penalty on gradients multiplies it",
-    sigma["symmetry decay"].between(0.7, 1.3) & (sigma.gradients > 4) & (sigma.IR < 0.5),
-)
+kept = sigma[["symmetry decay", "symmetry decay, one view", "combined"]]
+expect("the decay and the symmetric start keep 0.8 to 1.2", (kept > 0.8) & (kept < 1.2))
+moved = sigma.reindex(GROUPS)[["IR", "gradients"]].div([[0.26, 5.9], [0.09, 14.8]])
+expect("IR keeps 0.26 and 0.09, gradients multiply it by 6 and 15", (moved - 1).abs() < 0.05)
 
 # %% [markdown]
-# A network that ended symmetric is about as sensitive as an augmented one. One that was penalised for its logits has less
-# than half of that, and one that was penalised for its gradients several times as much. The loss of sensitivity that the
-# paper found belongs to its penalty.
+# With the decay, as with the symmetric start, a network keeps 0.8 to 1.2 of the sensitivity. One that was penalised for its
+# logits keeps 0.26 on R4 and 0.09 on T3, and over the size of its logits nearly all of it on R4 and half on T3. One that was
+# penalised for its gradients has 6 and 15 times as much. (WT is at 0.6; it begins at other weights, as the paper's DA does.)
+# So the loss of sensitivity that the paper found is not part of invariance; it belongs to its penalty.
 #
 # ## On a convolutional network
 #
@@ -752,11 +773,23 @@ show_table(
 )
 
 # %% [markdown]
+# %%
+behind = larger.accuracy["DA"] - larger.accuracy
+near = 1 < behind["symmetry decay"] < 4, behind["symmetric start, ν = 1"] < 1
+expect("the decay loses 1 to 4 points, the symmetric start less than one", near)
+expect("with ν = 10 the training fails", behind["penalty, ν = 10"] > 30)
+
+# %% [markdown]
+# Here the decay makes the network invariant and loses some points to augmentation, 2.6 where this page was made; the
+# symmetric start with a small penalty loses none. With $\nu = 10$ the training failed. One seed and 400 images: enough to
+# show that the recipes run, not what they cost.
+#
 # ## Three goals
 #
-# Invariance of the kind that SI measures, at 0.95 over distinct pairs, from a random start, in one forward pass: at no more
-# than a point of accuracy; at none; and at a point for a loss that sees no weights. A goal is *reached* where the whole
-# interval of what is lost lies below its border, *not reached* where none of it does, or where SI is too small.
+# Invariance of the kind that SI measures, at 0.95 over distinct pairs, from a random start and in one forward pass: at most one
+# point lost; none lost; and at most one point by a loss that sees only outputs. A goal is *reached* if the whole interval is
+# at or below its border, *not reached* if all of it is above, or if SI is too small, and *undecided* otherwise. ($\gamma$ and
+# the weights of the penalties were chosen on validation images, those of the penalties for each group.)
 
 
 # %% {"tags": ["hide-input"]}
@@ -791,13 +824,14 @@ expect(
 )
 
 # %% [markdown]
-# - Invariance costs this perceptron next to nothing in accuracy, on either group, if the weights are told how: from a random
+# - Invariance costs this perceptron less than a point in accuracy, on either group, if the weights are told how: from a random
 #   start by a decay of what is not symmetric, or by a symmetric start that a penalty holds. The decay takes one view an image
-#   in training, as augmentation does, and one pass in use. Whether it costs a tenth of a point or none, four seeds cannot say.
-# - Told by outputs alone, a network pays, and less with a penalty on gradients than with one on logits: on R4 a third of it,
-#   on T3 so little that four seeds cannot tell it from nothing.
-# - The loss of sensitivity is the price of the paper's penalty, and not of invariance. Networks that ended symmetric are
-#   about as sensitive as an augmented one, and those that learned by the penalty on gradients many times more so.
+#   in training, as augmentation does, and one pass in use. Whether it costs half a point or none, four seeds cannot say. On one
+#   small convolutional network it lost more.
+# - Told by outputs alone, a network pays. The recipe with a penalty on gradients loses 2.5 points on R4, and on T3 0.3 with an
+#   interval up to 1.3. (It differs from the paper's in its initial weights, views and schedule, too.)
+# - The loss of sensitivity is the price of the paper's penalty, and not of invariance: the decay and the symmetric start keep
+#   it, and the penalty on gradients multiplies it.
 # - Averaging an augmented network is as invariant and more accurate, at one pass in use for each orientation.
 #
 # ## Change this, and predict what happens
