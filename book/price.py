@@ -98,6 +98,7 @@ use_style()
 grid = read_grid(book_file("controls.yaml"))
 table = pd.read_csv(book_file("results/controls.csv"))
 table = table[table.group.isin(settings.groups)]
+quick = settings.runs()[0].epochs if profile == "quick" else None
 BASE = "DA, same budget"
 AVERAGED = f"{BASE}, averaged"
 STARTS = {  # of each way to invariance, below what it is compared with
@@ -109,16 +110,18 @@ STARTS = {  # of each way to invariance, below what it is compared with
     "symmetry decay": "random",
     "symmetry decay, one view": "random",
     "combined": "symmetric",
-    AVERAGED: "random",
+    **({} if quick else {AVERAGED: "random"}),  # its networks are looked at here
     "WT": "tied",
 }
 
 # %% {"tags": ["hide-input"]}
 test = ginv.load_dataset().test.head(grid.images)  # those of the table
 augmented = [run for run in grid.recipes[BASE] if run.group in settings.groups]
+if quick:
+    augmented = [replace(run, epochs=quick) for run in augmented if run.seed == 0]
 trained = ginv.train(augmented, device=device)
 averaged = []
-for run in augmented:
+for run in augmented if not quick else []:
     acting = ginv.group_named(run.group)
     whole, few = ginv.Averaged(trained[run].model.cpu(), acting), test.head(100)
     right = ginv.accuracy(ginv.orbit_logits(whole, test.images, acting), test.labels)
@@ -258,7 +261,8 @@ by_hand = ginv.orbit_logits(model, x, acting).mean(0)
 torch.testing.assert_close(ginv.Averaged(model, acting)(x), by_hand)
 
 # %%
-gained = pd.Series({name: -lost(name, AVERAGED)[0] for name in settings.groups}).reindex(GROUPS)
+gained = {name: -lost(name, AVERAGED)[0] for name in settings.groups if AVERAGED in STARTS}
+gained = pd.Series(gained, dtype=float).reindex(GROUPS)
 expect("averaging gains 1.8 and 0.8 points", (gained - [1.8, 0.8]).abs() < 0.1)
 
 # %% [markdown]
@@ -427,7 +431,6 @@ for axis, image in zip(axes.flat, filters[: 2 * acting.order]):
 # augmentation with the same budget:
 
 # %%
-quick = settings.runs()[0].epochs if profile == "quick" else None
 runs = {
     recipe: [
         replace(run_of(name, recipe), seed=seed, epochs=quick or 100)
@@ -698,8 +701,8 @@ sigma = networks.sigma_max.groupby(["group", "recipe"]).mean().unstack()
 sigma = sigma.div(sigma[BASE], axis=0)
 kept = sigma[["symmetry decay", "symmetry decay, one view", "combined"]]
 expect("the decay and the symmetric start keep 0.8 to 1.2", (kept > 0.8) & (kept < 1.2))
-moved = sigma.reindex(GROUPS)[["IR", "gradients"]].div([[0.26, 5.9], [0.09, 14.8]])
-expect("IR keeps 0.26 and 0.09, gradients multiply it by 6 and 15", (moved - 1).abs() < 0.05)
+moved = sigma.reindex(GROUPS)[["IR", "gradients"]].to_numpy() / [[0.26, 5.9], [0.09, 14.8]]
+expect("IR keeps 0.26 and 0.09, gradients multiply it by 6 and 15", abs(moved - 1) < 0.05)
 
 # %% [markdown]
 # With the decay, as with the symmetric start, a network keeps 0.8 to 1.2 of the sensitivity. One that was penalised for its
