@@ -130,7 +130,7 @@ for run in augmented if not quick else []:
     for metric, value in {"accuracy": right, "SI_distinct": si}.items():
         averaged.append([run.group, AVERAGED, run.seed, metric, value.mean().item()])
 averaged = pd.DataFrame(averaged, columns=["group", "recipe", "seed", "metric", "value"])
-networks = pd.concat([table, averaged])
+networks = pd.concat([table, averaged.astype({"seed": int, "value": float})])
 networks = networks.pivot_table("value", ["group", "recipe", "seed"], "metric")
 
 
