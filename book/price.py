@@ -775,7 +775,6 @@ show_table(
     f"A convolutional network on garments, one seed, {len(seen)} validation images",
 )
 
-# %% [markdown]
 # %%
 behind = larger.accuracy["DA"] - larger.accuracy
 near = 1 < behind["symmetry decay"] < 4, behind["symmetric start, ν = 1"] < 1
