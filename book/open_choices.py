@@ -379,6 +379,8 @@ SIGNS = {  # of maps [G, n, 1, H, W]
     "signed": lambda a: a,
     "signed, scaled to start at 0": lambda a: a - a.amin(PLANE, keepdim=True),
 }
+
+# %%
 THRESHOLDS = {
     "maximum of the map": lambda s: s * (s >= 0.9 * s.amax(PLANE, keepdim=True)),
     "1 where it passes": lambda s: (s >= 0.9 * s.amax(PLANE, keepdim=True)).float(),
@@ -386,6 +388,8 @@ THRESHOLDS = {
     "upper tenth of the pixels": lambda s: s * (s >= ninth_tenth(s)),
     "none": lambda s: s,
 }
+
+# %%
 BLURS = {
     "wraps around": blurred,
     "no blur": lambda m: m,

@@ -455,7 +455,7 @@ expect("IR: 0.94 and 0.93 over distinct pairs", (ir - [0.937, 0.929]).abs() < 0.
 # Neither reading gives both of the paper's numbers for DA. On R4 its 0.17 lies below both of ours, 0.47 and 0.29; on T3 its
 # 0.57 lies between them, 0.61 and 0.42. [What the paper leaves open](open_choices.ipynb) searches further. And whoever
 # reads 0.17 as distinct pairs must read the condition SI ≥ 0.95 so, too: then our IR misses it, at 0.94 and 0.93. Tuned to
-# meet it, IR would lose some four points more on R4, and on T3 no $\nu$ of the sweep gets there (same page).
+# meet it, IR would lose four to five points more on R4, and on T3 no $\nu$ of the sweep gets there (same page).
 #
 # The ½ of Equation 2 is the other convention. With it our LI of DA is half of the paper's on R4 and a third on T3; without
 # it R4 fits and T3 does not. The next section returns to T3.

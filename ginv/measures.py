@@ -207,7 +207,7 @@ def _checked(values: Tensor, name: str = "logits", axes: str = "G, n, C") -> Ten
     if not values.isfinite().all():
         raise ValueError(f"the {name} are not finite; check the model")
     largest = values.abs().amax().item()
-    fits = name != "logits" or not values.numel() or largest == 0 or 1e-100 < largest < 1e100
+    fits = name != "logits" or largest == 0 or 1e-100 < largest < 1e100
     require(fits, "largest of the logits", largest, "1e-100 to 1e100, or 0: squares are finite")
     return values
 
