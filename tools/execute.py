@@ -41,7 +41,7 @@ from ginv.runs.files import one_writer, write_whole
 
 PACKAGES = ("ginv", "torch", "captum", "numpy")  # those a number can hang on
 ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of an object in memory
-BAR = re.compile(r"\r[^\r\n]*")  # as tqdm writes it again and again
+BAR = re.compile(r"\r[^\r\n]*|\x1b\[[0-9;]*[A-Za-z]")  # as tqdm writes it, and moves to others
 STOPS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 TRAINS = re.compile(r"^[^#\n]*\b(train|train_stack|run_grid|fit)\(", re.MULTILINE)
 PAIRED = {  # saving and syncing without an edit, by whatever version, changes neither half

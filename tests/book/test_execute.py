@@ -27,7 +27,8 @@ show_table(pd.DataFrame({"a": [1.0, 3.0]}), "a table")
 # %%
 print("said before", file=sys.stderr)
 for _ in tqdm(range(3), desc="bar of a cell"):
-    pass
+    for _ in tqdm(range(3), desc="bar of a cell below", mininterval=0, position=1):
+        pass
 print("said after", file=sys.stderr)
 object()
 """
@@ -57,6 +58,7 @@ def test_a_kernel_speaks_and_its_bars_do_not_show(tmp_path, capsys):
     executed(tmp_path / "first")
     said = capsys.readouterr().err
     assert "said before" in said and "said after" in said and "bar of a cell" not in said
+    assert "\x1b" not in said  # nor what moves the cursor from bar to bar
 
 
 def test_pages_are_rendered_one_at_a_time_and_end_with_the_job(tmp_path):
