@@ -117,9 +117,7 @@ expect("three cells of Table 1 are contradicted", missed == cells)
 # %% [markdown]
 # ## How far is each verdict from turning?
 #
-# The paper's words are words: "high", "considerably", "on par". The thresholds are ours. So each decided verdict comes
-# with the threshold at which it would turn; if you would have put the threshold beyond that point, cross the verdict out.
-# The figure shows all of them at once.
+# The thresholds are ours. Here is how far from its own each verdict stands.
 
 # %% {"tags": ["hide-input"]}
 table = as_table([judged[claim] for each in headlines for claim in each.rows])
@@ -155,6 +153,9 @@ if lines:
 # the mean from the threshold, in half widths of that interval, linear up to 1 and logarithmic beyond. Right of the grey
 # band the claim holds, left of it the claim is contradicted, inside it four seeds cannot say. Circles: what the paper
 # says. Open squares: stricter readings of ours, which decide on nothing.*
+#
+# The paper's words are words: "high", "considerably", "on par". The thresholds are ours. So each decided verdict comes
+# with the threshold at which it would turn; if you would have put the threshold beyond that point, cross the verdict out.
 
 # %% [markdown]
 # ## The rule

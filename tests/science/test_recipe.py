@@ -163,7 +163,7 @@ def test_runs_of_own_groups_of_one_name_are_two(monkeypatch):
         monkeypatch.setitem(KINDS, "O", shifting(step))
         found.append(Run(group="O3").specification | Run(group="T2xO3").specification)
     assert found[0] == found[2] != found[1]
-    assert all("action" not in Run(group=each).specification for each in ("T3", "D4", "R4xT3"))
+    assert all("action" not in Run(group=each).specification for each in ("T3", "D4", "T3xV3"))
 
 
 @pytest.mark.parametrize(
