@@ -247,6 +247,8 @@ class Stack:
         moves = {}
         for name, leaf in self.border.split(named, torch.device("cpu")).items():
             numbers = leaf.detach().flatten(1).long()
+            if not numbers.numel():  # under shifts in both directions there is no border
+                continue
             place = torch.empty(int(numbers.max()) + 1, dtype=torch.long)
             place[numbers[0]] = torch.arange(numbers.shape[1])  # 0 is the identity
             moves[name] = place[numbers].to(self.device)

@@ -217,7 +217,7 @@ def test_whole_orbits_in_the_loss_keep_a_symmetric_start_invariant(group):
     assert error[True] < 1e-6 < 1e-3 < error[False], error
 
 
-@pytest.mark.parametrize("group", ["R4", "T3", "D4"])
+@pytest.mark.parametrize("group", ["R4", "T3", "D4", "T2xV2"])
 def test_a_decay_of_the_asymmetry_makes_a_network_invariant(group):
     """From random weights; where it takes all in each step, to rounding."""
     acting, images = group_named(group), load_dataset().test.images[:64]
