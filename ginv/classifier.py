@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ginv.networks import MLP
-from ginv.refuse import require, require_tensor, require_values
+from ginv.refuse import in_one_line, require, require_tensor, require_values
 
 # What a pass of a network may take, in bytes, where there is no GPU whose free memory tells
 BUDGET = 2**30
@@ -41,9 +41,13 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if isinstance(self.model, nn.Module):
-            own = images.to(self.dtype or images.dtype).clone(memory_format=CONTIGUOUS)
-            return logits_of(self.model(own), len(images))
-        output = self.model(images.detach().cpu().numpy().copy())
+            given: Any = images.to(self.dtype or images.dtype).clone(memory_format=CONTIGUOUS)
+        else:
+            given = images.detach().cpu().numpy().copy()
+        with in_one_line(f"the model fails on images {[*images.shape]}"):
+            output = self.model(given)
+        if isinstance(self.model, nn.Module):
+            return logits_of(output, len(images))
         if not isinstance(output, Tensor | Mapping | tuple) and not hasattr(output, "logits"):
             output = np.asarray(output)
         return logits_of(output, len(images))
@@ -63,7 +67,10 @@ def as_classifier(model: Any) -> nn.Module:
         raise ValueError("weights of the model have no values yet: load them, or run it once")
     if any(each.dtype in HALVES or each.is_inference() for each in _weights(model)):
         is_half = any(each.dtype in HALVES for each in _weights(model))
-        model = copy.deepcopy(model)
+        with in_one_line(
+            "the model is in half precision or of inference mode, and no copy is made"
+        ):
+            model = copy.deepcopy(model)
         model = model.float() if is_half else model
     is_plain = isinstance(model, MLP) and model.is_as_built and model.output.out_features > 1
     return model if is_plain else Classifier(model)
@@ -81,6 +88,9 @@ def _weights(model: Any) -> list[Tensor]:
 
 def as_seen_by(model: nn.Module, images: Tensor) -> Tensor:
     """Images on the device of a classifier; those for an `MLP` in its precision, too."""
+    if isinstance(model, MLP):
+        pixels = model.features[1].weight.shape[1]  # type: ignore[union-attr, index]
+        require(images[0].numel() == pixels, "images", images, f"those of {pixels} values each")
     return images.to(model.output.weight if isinstance(model, MLP) else model.device)  # type: ignore
 
 
@@ -162,6 +172,7 @@ def batches(data: Any, labels: Any) -> tuple[Iterator[tuple[Tensor, Tensor | Non
     require(fits, "images", data, "a tensor [n, C, H, W], a Dataset, a DataLoader, or batches")
     count = None
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        require(hasattr(data, "__len__"), "images", data, "a Dataset with a length, or batches")
         count = len(data)  # type: ignore[arg-type]
     if isinstance(data, Dataset):
         # Of its own generator: a loader without one draws from PyTorch's
@@ -173,15 +184,16 @@ def batches(data: Any, labels: Any) -> tuple[Iterator[tuple[Tensor, Tensor | Non
 
 def _from_batches(data: Iterable) -> Iterator[tuple[Tensor, Tensor | None]]:
     found = False
-    for batch in data:
-        parts = (batch,) if isinstance(batch, Tensor) else batch
-        fits = isinstance(parts, tuple | list) and len(parts) in (1, 2)
-        fits = fits and isinstance(parts[0], Tensor)
-        require(fits, "a batch", batch, "images [n, C, H, W], or a pair of images and labels")
-        images, labels = (*parts, None)[:2]
-        images = as_images(images, "images of a batch")
-        yield images, None if labels is None else as_labels(labels, len(images))
-        found = True
+    with in_one_line("images cannot be put into batches"):
+        for batch in data:
+            parts = (batch,) if isinstance(batch, Tensor) else batch
+            fits = isinstance(parts, tuple | list) and len(parts) in (1, 2)
+            fits = fits and isinstance(parts[0], Tensor)
+            require(fits, "a batch", batch, "images [n, C, H, W], or a pair of images and labels")
+            images, labels = (*parts, None)[:2]
+            images = as_images(images, "images of a batch")
+            yield images, None if labels is None else as_labels(labels, len(images))
+            found = True
     require(found, "images", data, "one batch at least")
 
 

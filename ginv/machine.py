@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ginv.refuse import require
+from ginv.refuse import in_one_line, require
 
 _LOADED_BY = os.getpid()
 
@@ -102,7 +102,7 @@ def evaluating(model: Any) -> Iterator[None]:
         _EVALUATING[model] = count + 1, restore
     try:
         if any(getattr(module, "training", False) for module in model.modules()):
-            with _SWITCHING:
+            with _SWITCHING, in_one_line("the model cannot be put in evaluation mode"):
                 model.eval()
         yield
     finally:

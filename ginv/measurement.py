@@ -33,10 +33,12 @@ from ginv.measures import (
     similarity_of_pairs,
     unit_maps,
 )
+from ginv.networks import MLP
 from ginv.refuse import require
 from ginv.saliency import SIGMA, STEPS, THRESHOLD, as_baseline, integrated_gradients, passes
 
 MOST_IMAGES = 256  # measured at once; more are no faster
+MOST_BY_ROUNDING = 1e-3  # of the size of logits, between two passes of one image
 TYPICAL = 4  # how many images near the median are kept to be shown
 
 
@@ -437,6 +439,22 @@ class _Measuring:
         if self.maps is not None:
             self.maps.check_baseline(images)
         self.size = passes(asked.batch_size, self.model, as_seen_by(self.model, images[:1]))
+        if isinstance(model_of(self.model), nn.Module) and not isinstance(self.model, MLP):
+            self._warn_of_chance(as_seen_by(self.model, images[:2]))
+
+    @torch.no_grad()
+    def _warn_of_chance(self, two: Tensor) -> None:
+        """Where logits are not the image's alone, which looks like a lack of invariance."""
+        first, again = (self.model(two[:1]).clone() for _ in range(2))
+        others = {"from pass to pass": again, "with the batch": self.model(two)[:1]}
+        for what, other in others.items():
+            if (apart := (first - other).norm() / first.norm()) > MOST_BY_ROUNDING:
+                warnings.warn(
+                    f"the logits of one image change {what}, by {apart:.2g} of their size: the "
+                    "measures take that for a lack of invariance",
+                    stacklevel=6,
+                )
+                break
 
     def add(self, images: Tensor, labels: Tensor | None) -> int:
         """Measure some images `[n, C, H, W]`; returns n."""

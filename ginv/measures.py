@@ -36,6 +36,7 @@ def orbit_logits(
 
     batch_size: how many of the G * n images go through the model at once; all where it is None.
     """
+    _require_size(batch_size)
     model = as_classifier(model)
     orbit = group.orbit(as_seen_by(model, as_images(images)))
     rows = orbit.flatten(0, 1)
@@ -62,6 +63,7 @@ def orbit_maps(
     images `[n, C, H, W]`, labels `[n]` -> `[G, n, C, H, W]`. attribute: another attribution, called
     with the model, images `[m, C, H, W]` and labels `[m]`; m is G * n, or batch_size at most.
     """
+    _require_size(batch_size)
     model = as_classifier(model)
     orbit = group.orbit(as_seen_by(model, as_images(images)))
     targets = as_labels(labels, len(images)).to(orbit.device).repeat(group.order)
@@ -210,6 +212,11 @@ def _checked(values: Tensor, name: str = "logits", axes: str = "G, n, C") -> Ten
     fits = name != "logits" or largest == 0 or 1e-100 < largest < 1e100
     require(fits, "largest of the logits", largest, "1e-100 to 1e100, or 0: squares are finite")
     return values
+
+
+def _require_size(batch_size: object) -> None:
+    fits = batch_size is None or (type(batch_size) is int and batch_size > 0)
+    require(fits, "batch_size", batch_size, "integers from 1, or None")
 
 
 def _not_zero(sizes: Tensor) -> Tensor:

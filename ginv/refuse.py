@@ -1,10 +1,12 @@
 """What is refused, in one line: what it was, its value and what is allowed."""
 
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from torch import Tensor, strided
+from torch import OutOfMemoryError, Tensor, strided
 from torch.masked import MaskedTensor
 
 
@@ -15,6 +17,22 @@ def require(allowed: bool, name: str, value: object, instead: str) -> None:
         if isinstance(value, Tensor):
             text = f"a tensor {list(value.shape)}"
         raise ValueError(f"{name} is {text}; allowed: {instead}")
+
+
+@contextmanager
+def in_one_line(failed: str) -> Iterator[None]:
+    """Raise ValueError, in one line, for what the code of others raises; `failed` says what did.
+
+    Errors of values, files and memory are left as they are: they say enough, or others wait for
+    them.
+    """
+    try:
+        yield
+    except (ValueError, OSError, MemoryError, OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+        raise ValueError(f"{failed}: {reason}") from error
 
 
 def _shown(value: object) -> str:

@@ -155,7 +155,7 @@ def decay_asymmetry(
     and the network invariant, while they learn. A share of 1 is the projection itself, and at each
     step it ties the weights. share: 0 to 1, such as the learning rate times a factor that rises to
     100. For the layers that `symmetrise` takes; raises ValueError for others, and, the first time
-    that it sees a network, where no decay would make it invariant.
+    that it sees these layers, where no decay would make it invariant.
     """
     fits = isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1
     require(fits, "share", share, "numbers from 0 to 1")
@@ -165,13 +165,14 @@ def decay_asymmetry(
         tensor.lerp_(orbit.mean(0), share)
 
 
-_PROJECTED: WeakKeyDictionary[nn.Module, set] = WeakKeyDictionary()  # for which groups and shapes
+_PROJECTED: WeakKeyDictionary[nn.Module, set] = WeakKeyDictionary()  # for which of them
 
 
 def _check_projection(model: nn.Module, group: Group, input_shape: tuple[int, ...]) -> None:
     """Refuse, once, a network whose projection is not invariant: the decay would lead nowhere."""
     known = _PROJECTED.setdefault(model, set())
-    if (kind := (type(group), group.name, tuple(input_shape))) not in known:
+    layers = tuple(map(type, model.modules()))
+    if (kind := (type(group), group.name, tuple(input_shape), layers)) not in known:
         projected = copy.deepcopy(model)
         _copy([(w, orbit.mean(0)) for w, orbit in weight_orbits(projected, group, input_shape)])
         _check(projected, group, input_shape)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from importlib.resources import files
 
+import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
@@ -17,6 +18,7 @@ from ginv.measurement import orbit_logits, orbit_maps
 from ginv.measures import saliency_invariance
 from ginv.pages.figures import METHOD_STYLES, saliency_picture
 from ginv.recipe import METHODS
+from ginv.refuse import require
 
 COLUMNS = 16  # of a sheet of pictures
 
@@ -34,8 +36,11 @@ def stepper(
     choose from. Its columns are (name, method), with a format for each name; numbers, from 0 up,
     are also drawn as bars, the largest of a name full. pictures `[36, 36, 3]`, 0 to 1: one per
     state, and in `maps` one per state for each method. Where scripts are off it shows nothing, so a
-    static figure has to stand beside it.
+    static figure has to stand beside it. Raises ValueError for numbers that are not finite.
     """
+    numeric = values.select_dtypes("number")
+    fits = bool(np.isfinite(numeric.to_numpy(float)).all())
+    require(fits, "values", numeric.to_numpy().tolist(), "finite numbers, or words")
     rows, heads = (list(values.columns.unique(level)) for level in (0, 1))
     *choices, slider = values.index.names
     tiles = torch.stack([tile.cpu() for row in (pictures, *(maps or {}).values()) for tile in row])

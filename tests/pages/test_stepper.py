@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+import math
 import re
 
 import numpy as np
@@ -32,6 +33,15 @@ def figure():
     maps = {"WT": pictures[::-1], "DA": pictures}
     formats = {"number": "{:.2f}", "word": "{}"}
     return stepper(pd.DataFrame(columns), pictures, "it's < & >", formats, maps)
+
+
+def test_numbers_that_are_none_are_refused():
+    index = pd.MultiIndex.from_tuples([("a", 0)], names=["choice", "step"])
+    values = pd.DataFrame({("number", "WT"): [math.nan]}, index)
+    with pytest.raises(
+        ValueError, match=r"^values is \[\[nan\]\]; allowed: finite numbers, or words$"
+    ):
+        stepper(values, [torch.zeros(36, 36, 3)], "", {"number": "{}"})
 
 
 def data_of(figure):

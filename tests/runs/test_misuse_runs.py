@@ -581,6 +581,8 @@ def test_stores_that_cannot_be_written(url, line, tmp_path, monkeypatch):
 
 
 def test_a_bad_store_keeps_its_password():
+    url = "http://127.0.0.1:1/x?token=secret"
+    refused(lambda: run_grid(GRID, remote=url), "the store http://127.0.0.1:1/x?*** cannot be wr")
     refused(lambda: run_grid(GRID, remote="ftp://me:secret@h/x\n"), "store is 'ftp://***@h/x\\n'")
 
 

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from small import IMAGES, LABELS, SETTINGS, network, residual_network
 from torch import Generator, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -204,6 +205,22 @@ def test_batches_are_drawn_one_after_the_other():
     assert "network" in events[first:second] and "network" in events[second:third]
 
 
+class Unending(Dataset):
+    def __getitem__(self, place):
+        return MANY[place], 0
+
+
+class Items(Unending):
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, place):
+        return self.items[place]
+
+
 BAD_DATA = {
     "no batches": (lambda: [], r"images is \[\]; allowed: one batch at least"),
     "an empty generator": (lambda: iter(()), "images is <tuple_?iterator"),
@@ -228,6 +245,11 @@ BAD_DATA = {
         lambda: [(MANY, CLASSES), (MANY, CLASSES[:3])],
         r"labels is a tensor \[3\]; allowed: a tensor \[11\] of integers",
     ),
+    "pictures": (
+        lambda: Items([(Image.new("L", (6, 6)), 0)] * 2),
+        "images cannot be put into batches: TypeError: default_collate: batch must contain tensors",
+    ),
+    "items without a length": (Unending, "images is .*; allowed: a Dataset with a length, or"),
     "a label too large": (
         lambda: [(MANY, CLASSES), (MANY, CLASSES + 1)],
         r"labels is a tensor \[11\]; allowed: a tensor \[11\] of integers from 0 to 2",
@@ -399,7 +421,8 @@ class Stubborn(Wide):
 def test_a_model_that_fails_to_switch_is_left_as_it_was():
     """Now, and by the next measurement."""
     model = Stubborn(3).train()
-    with pytest.raises(RuntimeError, match="stuck"):
+    line = "^the model cannot be put in evaluation mode: RuntimeError: stuck$"
+    with pytest.raises(ValueError, match=line):
         measured(model=model)
     assert model.training and model.dropout.training
     model.stuck = False
@@ -665,6 +688,80 @@ def test_a_function_that_returns_no_logits_is_refused_in_one_line(returned):
         measured(model=lambda x: returned, saliency=False)
 
 
+class OfHalves(nn.Module):
+    """It casts its input itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.output = nn.Linear(72, 3).half()
+
+    def forward(self, images):
+        return self.output(images.half().flatten(1))
+
+
+class Unique(OfHalves):
+    def __deepcopy__(self, memo):
+        raise TypeError("one is enough")
+
+
+def _exported():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(72, 3))
+    return torch.export.export(model, (IMAGES,)).module()
+
+
+FAILING = {
+    "other images": (lambda: nn.Linear(7, 3), "the model fails on images .*: RuntimeError: mat1"),
+    "perceptron of others": (lambda: ginv.MLP(), r"images is a tensor .*; allowed: those of 1296"),
+    "own casts": (OfHalves, r"the model fails on images \[1, 2, 6, 6\]: RuntimeError: mat1 and"),
+    "no copy": (Unique, "the model is in half precision .*: TypeError: one is enough"),
+    "exported": (_exported, "the model cannot be put in evaluation mode: NotImplementedError"),
+    "a key": (lambda: lambda x: {}[7], r"the model fails on images .*: KeyError: 7"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", FAILING)
+def test_a_model_that_fails_is_named_in_one_line(model):
+    make, line = FAILING[model]
+    with pytest.raises(ValueError, match=f"^{line}[^\n]*$"):
+        measured(model=make(), saliency=False)
+
+
+class Drawing(nn.Module):
+    """Of logits that differ each time, by a share of their size."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.share, self.generator = share, torch.Generator().manual_seed(0)
+
+    def forward(self, images):
+        logits = images.flatten(1)[:, :3]
+        return logits + self.share * torch.randn(3, generator=self.generator)
+
+
+def _of_the_batch():
+    return nn.Sequential(nn.BatchNorm2d(2, track_running_stats=False), Wide(3))
+
+
+CHANCE = {
+    "drawn": (lambda: Drawing(0.1), "from pass to pass"),
+    "rounded": (lambda: Drawing(1e-6), None),
+    "of the batch": (_of_the_batch, "with the batch"),
+    "of the image": (lambda: nn.Sequential(nn.InstanceNorm2d(2), Wide(3)), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CHANCE)
+def test_logits_that_are_not_the_image_s_alone_are_warned_of(kind):
+    make, why = CHANCE[kind]
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        measured(model=make(), saliency=False)
+    said = [str(each.message) for each in found if "logits of one image" in str(each.message)]
+    assert [f"the logits of one image change {why}, by" in text for text in said] == [True] * bool(
+        why
+    )
+
+
 @pytest.mark.parametrize("size", ["auto", 1, 6])
 @pytest.mark.parametrize("name", ["R4", "T3", "D4"])
 def test_without_maps_each_orientation_costs_one_forward_pass(name, size):
@@ -690,6 +787,7 @@ def test_without_maps_each_orientation_costs_one_forward_pass(name, size):
     seen.clear()
     measured(model=Counted(), group=group, saliency=False, batch_size=size)
     alone = 1 if size == "auto" else 0  # image, to know what fits into memory
+    alone += 4  # to know whether its logits are its own
     assert sum(map(len, seen)) == len(orbit) + alone
 
 

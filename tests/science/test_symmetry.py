@@ -431,6 +431,9 @@ def test_the_decay_looks_once_at_each_network_group_and_size(monkeypatch):
     for each, name in product((model, other), ("R4", "D4", "R4")):
         decay_asymmetry(each, group_named(name), 0.1, (1, 12, 12))
     assert [group.name for _, group, _ in seen] == ["R4", "D4"] * 2
+    model.append(nn.Tanh())  # another network now
+    decay_asymmetry(model, group_named("R4"), 0.1, (1, 12, 12))
+    assert len(seen) == 5
 
 
 class Fails(nn.Module):
@@ -442,11 +445,14 @@ class Fails(nn.Module):
         raise self.error
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes"), KeyboardInterrupt()], ids=repr)
-def test_a_network_that_does_not_run_is_left_as_it_was(error):
+RAISED = [(RuntimeError("shapes"), ValueError), (KeyboardInterrupt(), KeyboardInterrupt)]
+
+
+@pytest.mark.parametrize(("error", "raised"), RAISED, ids=repr)
+def test_a_network_that_does_not_run_is_left_as_it_was(error, raised):
     model = made(lambda: nn.Sequential(Fails(error)))
     before = sizes(model)
-    with pytest.raises(type(error)):
+    with pytest.raises(raised):
         symmetrise(model, Rotations(4), (1, 12, 12))
     assert is_as_before(model, before)
 
