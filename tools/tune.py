@@ -31,7 +31,7 @@ def main() -> None:
         known = None if arguments.anew else nu.whole_sweep()
         table = nu.search([*FORMS], known, device=arguments.device)
         write_whole(TABLE, table.round(6).to_csv(index=False))
-    except (ValueError, OSError, ArithmeticError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         sys.exit(str(error))
 
 

@@ -20,8 +20,7 @@ from ginv.recipe import Run
 from ginv.refuse import require
 from ginv.runs import store
 from ginv.runs.measured import evaluated, named
-from ginv.runs.train import train
-from ginv.stack import Diverged
+from ginv.runs.train import Failed, train
 
 RETRIES = 2  # of a stack that failed on a worker; one whose worker died is not counted
 SECONDS_TO_CONNECT = 5
@@ -40,7 +39,7 @@ def work(
 ) -> list[Values | str]:
     """Train runs and evaluate them, on whichever machine this is called.
 
-    For each run what was measured or, of one that diverged, why there is nothing.
+    For each run what was measured or, of one that failed, why there is nothing.
     """
     fields = [{k: v for k, v in each.items() if k != "action"} for each in specifications]
     runs = [Run(**each) for each in fields]  # refuses unknown fields
@@ -52,7 +51,7 @@ def work(
         pull(remote, records)
     try:
         results, failed = [*train(runs, device=device, progress=progress).values()], {}
-    except Diverged as error:
+    except Failed as error:
         results, failed = error.trained, error.failed
     kinds = ("measurement", "robustness")
     measurements = [named(kind, result, split, images) for result in results for kind in kinds]
@@ -62,8 +61,7 @@ def work(
     values = {each.run: evaluated(each, split, images, device=device) for each in bar}
     if remote:
         push(remote, [*[result.run.specification for result in results], *measurements])
-    why = {run: str(Diverged({run: epoch}, [])) for run, epoch in failed.items()}
-    return [values[run] if run in values else why[run] for run in runs]
+    return [values[run] if run in values else failed[run] for run in runs]
 
 
 def _work_there(versions: dict[str, int], *arguments: Any) -> Any:
@@ -155,9 +153,10 @@ def require_remote(url: str) -> None:
 
 
 def redacted(text: str, url: str | None) -> str:
-    """A text without the name and the password that a URL may have."""
+    """A text without what a URL may keep secret: a name, a password, and what follows a `?`."""
     secret = re.search(r"://([^/]*)@", url or "")
-    for part in (secret[1], *secret[1].split(":")) if secret else ():
+    parts = [secret[1], *secret[1].split(":")] if secret else []
+    for part in (*parts, (url or "").partition("?")[2]):
         if part:
             text = text.replace(part, "***")
     return text

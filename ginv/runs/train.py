@@ -32,9 +32,9 @@ def train(
 ) -> dict[Run, TrainedRun]:
     """Load the runs that are in the store and train the others, those of one architecture stacked.
 
-    device: "auto", "cpu" or "cuda". Raises Diverged, once all others are trained and stored, where
-    the loss or the logits of a run are not finite; ValueError for what is no `Run` or no device,
-    OSError where the store cannot be written.
+    device: "auto", "cpu" or "cuda". Raises Failed, once all others are trained and stored, where
+    the loss or the logits of a run are not finite, or a stack had no memory; ValueError for what is
+    no `Run` or no device, OSError, at once, where the store cannot be written.
     """
     require(isinstance(progress, bool), "progress", progress, "False, True")
     where = choose_device(device)
@@ -49,7 +49,7 @@ def train(
     trained = {run: loaded for run in wanted if (loaded := load_run(run))}
     if trained and progress:
         store.say(f"{len(trained)} of {len(wanted)} runs are in the store: loaded, not trained")
-    failed: dict[Run, int] = {}
+    failed: dict[Run, Exception] = {}
     with threads_kept() as cores:
         training = _Training(wanted, where, cores, progress)
         while missing := [run for run in wanted if run not in trained and run not in failed]:
@@ -62,8 +62,19 @@ def train(
         checkpoints.stored(where.type)  # removes what a killed process left
     results = {run: trained[run] for run in wanted if run in trained}
     if failed:
-        raise Diverged(failed, [*results.values()])
+        raise Failed(failed, [*results.values()]) from next(iter(failed.values()))
     return results
+
+
+class Failed(RuntimeError):
+    """Runs that could not be trained, each with why; `trained` are all others."""
+
+    def __init__(self, failed: dict[Run, Exception], trained: list[TrainedRun]) -> None:
+        texts = {run: " ".join(str(error).split()) for run, error in failed.items()}
+        self.failed = {run: t if str(run) in t else f"{t}, of {run}" for run, t in texts.items()}
+        self.trained = trained
+        why, count = "; ".join(self.failed.values()), len(failed) + len(trained)
+        super().__init__(f"{len(failed)} of {count} runs failed, others are in the store: {why}")
 
 
 def load_run(run: Run) -> TrainedRun | None:
@@ -99,7 +110,7 @@ class _Part:
     """What became of a stack; the runs that another process has are in neither."""
 
     trained: list[TrainedRun]
-    failed: dict[Run, int]
+    failed: dict[Run, Exception]
 
 
 class _Training:
@@ -119,7 +130,7 @@ class _Training:
     def train_side_by_side(self, missing: list[Run]) -> Iterator[_Part]:
         """The stacks as they are done, the longest first: the short ones fill the gaps.
 
-        An error of one ends the others, and so does Ctrl-C, but a run that diverges ends none.
+        Ctrl-C ends all, and so does a store that cannot be written. A run that fails ends none.
         """
         if not self.began and self.progress:
             self._say_how_long(missing)
@@ -183,7 +194,12 @@ class _Training:
             )
             part = _Part(results, {})
         except Diverged as error:
-            part = _Part(error.trained, error.failed)
+            each = {run: Diverged({run: epoch}, []) for run, epoch in error.failed.items()}
+            part = _Part(error.trained, dict(each))
+        except OSError:
+            raise
+        except Exception as error:
+            part = _Part([], dict.fromkeys(runs, error))
         for result in part.trained:
             store.save(result.run.specification, result.model.state_dict(), result.record)
         keep.remove()

@@ -1,5 +1,6 @@
 """`train`: from the store where a run is there, trained once where it is not."""
 
+import re
 from contextlib import contextmanager
 from threading import Event
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import torch
 
 from ginv import Run, train
 from ginv.runs import store
-from ginv.runs.train import load_run
+from ginv.runs.train import Failed, load_run
 from ginv.stack import Stack, train_stack
 
 
@@ -49,7 +50,7 @@ def test_a_run_that_diverges_costs_no_other(two_threads, trainings):
     wanted = [lost[0], short(method="WT", epochs=2), lost[1], beside]
     for again in (False, True):
         trainings.clear()
-        with pytest.raises(FloatingPointError) as error:
+        with pytest.raises(Failed) as error:
             train(wanted, device="cpu", progress=False)
         assert "\n" not in str(error.value) and all(str(run) in str(error.value) for run in lost)
         assert {result.run for result in error.value.trained} == set(wanted) - set(lost)
@@ -61,7 +62,32 @@ def test_a_run_that_diverges_costs_no_other(two_threads, trainings):
         assert (one - other).norm() < 0.01 * other.norm()  # rounding; another seed is far off
 
 
-def test_an_error_of_another_kind_ends_the_others(two_threads, monkeypatch):
+ERRORS = [torch.OutOfMemoryError("no memory"), RuntimeError("no\nsuch layer"), IndexError("7")]
+
+
+@pytest.mark.parametrize("reason", ERRORS, ids=repr)
+def test_a_stack_that_fails_costs_no_other(two_threads, monkeypatch, reason):
+    """Whatever the reason, which comes last, with the run; a rerun trains only what failed."""
+    first, wide, last = short(epochs=1), short(width=16), short(method="WT", epochs=2)
+    setting_up = Stack.__init__
+
+    def begin(stack, runs, device):
+        if wide in runs:
+            raise reason
+        setting_up(stack, runs, device)
+
+    monkeypatch.setattr(Stack, "__init__", begin)
+    line = (
+        f"^1 of 3 runs failed, others are in the store: no such layer, of {re.escape(str(wide))}$"
+    )
+    line = line.replace("no such layer", " ".join(str(reason).split()))
+    with pytest.raises(Failed, match=line) as error:
+        train([wide, first, last], device="cpu", progress=False)
+    assert error.value.__cause__ is reason and [*error.value.failed] == [wide]
+    assert load_run(first) and load_run(last) and not load_run(wide)
+
+
+def test_a_store_that_is_full_ends_the_others(two_threads, monkeypatch):
     """And does not wait for the one that began first: trained to its end, it would be stored."""
     first, long = short(epochs=1), short(method="WT", epochs=3_000)
     save = store.save
