@@ -45,6 +45,7 @@ BAR = re.compile(r"\r[^\r\n]*|\x1b\[[0-9;]*[A-Za-z]")  # as tqdm writes it, and 
 STOPS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 TRAINS = re.compile(r"^[^#\n]*\b(train|train_stack|run_grid|fit)\(", re.MULTILINE)
 PAIRED = {  # saving and syncing without an edit, by whatever version, changes neither half
+    "cell_metadata_filter": "all,-jupyter",
     "cell_metadata_json": True,
     "formats": "ipynb,py:percent",
     "notebook_metadata_filter": ",".join(
@@ -56,6 +57,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+FOLDED = {"hide-input", "remove-cell"}
 ON_COLAB = {"accelerator": "GPU", "colab": {"gpuType": "T4"}}  # of a notebook that trains
 
 
@@ -191,6 +193,9 @@ def _name(notebook: nbformat.NotebookNode) -> None:
             cell.metadata.pop(key, None)
         if not cell.metadata.get("tags"):
             cell.metadata.pop("tags", None)
+        tags = {*cell.metadata.get("tags", [])}
+        if tags & FOLDED and "parameters" not in tags:  # in JupyterLab, as on the page
+            cell.metadata["jupyter"] = {"source_hidden": True}
         # A cell keeps its id for as long as it keeps its source
         text = cell.source
         while (name := hashlib.sha1(text.encode()).hexdigest()[:8]) in seen:

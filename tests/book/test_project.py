@@ -119,6 +119,13 @@ class TestNotebook:
             jupytext_cli(["--quiet", "--sync", str(newer)])
             assert [file.read_bytes() for file in copies] == [file.read_bytes() for file in halves]
 
+    def test_what_the_page_folds_is_folded_in_jupyter(self, notebook):
+        """But not the parameters, which are there to be set."""
+        for cell in notebook.cells:
+            tags = {*cell.metadata.get("tags", [])}
+            folded = bool(tags & {"hide-input", "remove-cell"}) and "parameters" not in tags
+            assert ("jupyter" in cell.metadata) == folded
+
     def test_a_notebook_that_trains_asks_for_a_gpu(self, page, notebook):
         trains = Path(page).name not in ("claims", "performance")
         assert notebook.metadata.get("accelerator") == ("GPU" if trains else None)
@@ -146,7 +153,8 @@ class TestNotebook:
 
 
 def content(cell):
-    return cell.cell_type, cell.source, dict(cell.metadata)
+    """Of a cell, but for what folds it in JupyterLab: the notebook's alone."""
+    return cell.cell_type, cell.source, {**cell.metadata, "jupyter": None}
 
 
 def test_files_are_small():
