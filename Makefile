@@ -75,7 +75,7 @@ notebooks: .venv/ready  ## refresh what is not up to date of notebooks and book/
 
 tune: .venv/ready  ## redo the search for nu, ginv/runs/nu_sweep.csv, and the runs of book/*.yaml
 	@.venv/bin/python tools/tune.py
-	@for grid in price controls initialisation; do \
+	@for grid in price controls initialisation fronts; do \
 	  .venv/bin/python -m ginv.runs.grid book/$$grid.yaml book/results/$$grid.csv || exit; done
 
 bench: .venv/ready  ## measure what all costs: book/results/bench.csv; FULL=1: the paper's chapters, too, most of an hour

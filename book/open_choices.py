@@ -1,6 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: all,-jupyter
 #     cell_metadata_json: true
 #     formats: ipynb,py:percent
 #     notebook_metadata_filter: -jupytext.text_representation.format_version,-jupytext.text_representation.jupytext_version
@@ -69,19 +70,21 @@ import torch.nn.functional as F
 from IPython.display import Markdown, display
 
 import ginv
-from ginv.pages import Settings, expect, refuse_unknown
-from ginv.pages.figures import METHOD_STYLES, show_table, use_style
+from ginv.pages import Settings, drawings, expect, refuse_unknown
+from ginv.pages.figures import show_table, use_style
 from ginv.pages.paper import METRICS, printed_table
 from ginv.pages.settings import READINGS
-from ginv.recipe import GROUPS
+from ginv.recipe import GROUPS, METHODS
 from ginv.runs.nu import SEARCH_SEED, TARGET, read_sweep
 from ginv.saliency import gauss_legendre
 
 refuse_unknown()  # a parameter by a wrong name
 settings = Settings(profile, group, seeds, device, results)
+use_style()
+
+# %% {"tags": ["hide-input"]}
 SEED = settings.seeds[0]
 groups = {name: ginv.group_named(name) for name in settings.groups}
-use_style()
 
 # Test images for accuracy, LI and DI; for SI; for SI measured otherwise; for the search at the end
 sizes = (5_000, 1_000, 300, 100) if profile != "quick" else (1_000, 200, 100, 40)
@@ -119,32 +122,25 @@ printed = printed_table()
 HALF_DIGIT = printed.groupby("metric").mean_digit.min()
 unit = np.maximum(over_seeds, errors).clip(lower=HALF_DIGIT, axis=1)
 models = {(run.group, run.method): r.model.cpu() for run, r in trained.items() if run.seed == SEED}
-LARGE = 2 * 2**0.5  # in these units
+
+# %% {"tags": ["hide-input"]}
+COLUMNS = ["choice", "reading", "group", "method", "metric", "value", "default"]
+LARGE = 2 * 2**0.5  # in units of the error
 
 
-def units(rows):
-    """Change of each row, in units of its error."""
-    keys = pd.MultiIndex.from_frame(rows[["group", "method", "metric"]])
-    return (rows.value - rows.default) / unit.stack().reindex(keys).to_numpy()
+def tabulated(rows):
+    """A row for each number, with its change in units of its error, and whether that is large."""
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    keys = pd.MultiIndex.from_frame(table[["group", "method", "metric"]])
+    table["units"] = (table.value - table.default) / unit.stack().reindex(keys).to_numpy()
+    table["large"] = table.units.abs() > LARGE
+    return table
 
 
 def by_group(rows, values="value"):
     """A row for each choice, reading, metric and method, a column for each group."""
     index = ["choice", "reading", "metric", "method", "group"]
     return rows.set_index(index)[values].unstack().reindex(columns=GROUPS)
-
-
-def show_readings(rows, metric, methods, caption):
-    """A metric under each reading, below its values in this book; * where the change is large."""
-    rows = rows[(rows.metric == metric) & rows.method.isin(methods)]
-    ours = rows.assign(choice="this book", reading="", value=rows.default)
-    key = ["choice", "reading", "group", "method"]
-    rows = pd.concat([ours, rows]).drop_duplicates(key)
-    star = (units(rows).abs() > LARGE).map({True: " *", False: ""})
-    rows["text"] = rows.value.map("{:#.3g}".format) + star
-    order = pd.MultiIndex.from_frame(rows[key[:2]].drop_duplicates())
-    shown = rows.set_index(key).text.unstack([2, 3]).loc[order, [*product(groups, methods)]]
-    return show_table(shown, f"{caption}; * where the change is large")
 
 
 # %% [markdown]
@@ -214,34 +210,36 @@ def measure(run, model):
 
 
 # %% {"tags": ["hide-input"]}
-COLUMNS = ["choice", "reading", "group", "method", "metric", "value", "default"]
 rows = [
     [*reading, run.group, run.method, metric, value, default.loc[(run.group, run.method), metric]]
     for run, reading in variants.items()
     for metric, value in measure(run, extra[run].model).items()
 ]
-by_training = pd.DataFrame(rows, columns=COLUMNS)
-show_readings(by_training, "accuracy", METHOD_STYLES, "Accuracy (%) when trained differently")
+by_training = tabulated(rows)
+caption = "Accuracy (%) when trained differently"
+drawings.show_readings(by_training, "accuracy", METHODS, caption)
 
 # %%
 TRAINED = by_group(by_training)
 MOVED = TRAINED - by_group(by_training, "default")
-WT, IR = (MOVED.xs(("accuracy", m), level=("metric", "method")) for m in ("WT", "IR"))
+accuracy = MOVED.xs("accuracy", level="metric")
+WT, DA, IR = (accuracy.xs(method, level="method") for method in METHODS)
+
+# %%
 pooled = np.isclose(WT.loc["pooling"], [[-1.4, -0.6], [-14.3, -2.3]], atol=0.2)
 expect("a mean before the ReLU costs WT 14.3 and 2.3 points, one after it 1.4 and 0.6", pooled)
 paired = (IR.loc["pairs in the penalty"] - [2.3, 1.0]).abs() < 0.2
 expect("IR gains 2.3 and 1.0 points by all pairs", paired)
-DA = MOVED.xs(("accuracy", "DA"), level=("metric", "method")).loc["initial weights"]
-expect("Glorot's and He's weights give DA 1.6 points on R4 or more", DA.R4 > 1.4)
-still = MOVED.xs("accuracy", level="metric").loc[["epoch kept", "split"]].abs().max()
+
+# %%
+expect("Glorot's and He's weights give DA 1.6 points on R4 or more", DA.R4["initial weights"] > 1.4)
+still = accuracy.loc[["epoch kept", "split"]].abs().max()
 expect("epoch and split move no accuracy by a point", still < 1)
 
 # %%
 weights = {d: sum(p.numel() for p in ginv.MLP(depth=d).parameters()) for d in (4, 5)}
-expect(
-    "four hidden layers have 216,713 weights, five have 233,225",
-    weights == {4: 216_713, 5: 233_225},
-)
+counted = weights == {4: 216_713, 5: 233_225}
+expect("four hidden layers have 216,713 weights, five have 233,225", counted)
 expect("with four, IR gains 2.3 points on R4", abs(IR.R4["hidden layers", "4"] - 2.3) < 0.2)
 LI = TRAINED.loc["hidden layers", "4", "LI", "DA"]
 expect("with four, LI of DA is 65 and 7", np.isclose(LI, [64.8, 6.6], rtol=0.05))
@@ -328,6 +326,7 @@ OUTPUTS = {
 }
 
 
+# %%
 def slope_at(model, targets, output, x):
     x = x.detach().requires_grad_()
     values = OUTPUTS[output](model(x)).gather(1, targets[:, None])
@@ -335,6 +334,9 @@ def slope_at(model, targets, output, x):
 
 
 # %%
+BLACK = test.images.min().item()  # the background of a digit, once images are normalised
+
+
 def along(slope, x, steps, start=0.0, size=lambda slopes: slopes):
     """The mean slope, or its mean size, on the straight path to x."""
     nodes, weights = (part.tolist() for part in gauss_legendre(steps))
@@ -342,7 +344,6 @@ def along(slope, x, steps, start=0.0, size=lambda slopes: slopes):
 
 
 # %%
-BLACK = test.images.min().item()  # the background of a digit, once images are normalised
 ATTRIBUTIONS = {  # from the slope, the images and the number of steps
     "integrated gradients": lambda slope, x, n: along(slope, x, n) * x,
     "integrated gradients, 5 steps": lambda slope, x, n: along(slope, x, 5) * x,
@@ -403,6 +404,8 @@ BLURS = {
 # %%
 OURS = dict(target="label", output="logit", attribution="integrated gradients")
 OURS |= dict(sign="absolute", threshold="maximum of the map", blur="wraps around")
+
+# %%
 OTHERS = [  # choice, reading, and the link that it exchanges
     ("this book", "", {}),
     ("target", "predicted class", dict(target="predicted class")),
@@ -440,6 +443,8 @@ for kind, start in (("integrated gradients", 0.0), ("integrated gradients, black
     by_hand = attributed(model, acting, images, labels, "label", "logit", kind, 50)
     by_ginv = ginv.integrated_gradients(model, x, y, baseline=start).unflatten(0, (-1, 20))
     assert (by_hand - by_ginv).norm() < 0.01 * by_ginv.norm()  # a ReLU may switch at a node
+
+# %%
 maps = finished(by_ginv, "absolute", "maximum of the map", "wraps around")
 torch.testing.assert_close(maps, ginv.saliency_map(by_ginv))
 
@@ -456,6 +461,7 @@ def readings_of_maps(model, acting, images, labels):
             yield from readings_of_pairs("SI", pairs)
 
 
+# %% {"tags": ["hide-input"]}
 rows, many, few = [], test.head(FOR_LOGITS), test.head(FOR_READINGS)
 for (name, method), model in models.items():
     logits = ginv.orbit_logits(model, many.images, groups[name])
@@ -464,9 +470,9 @@ for (name, method), model in models.items():
     ours = {**default.loc[name, method], "SI": usual[-1].mean().item()}
     for choice, reading, metric, value in found + maps:
         rows.append([choice, reading, name, method, metric, value.mean().item(), ours[metric]])
-by_measuring = pd.DataFrame(rows, columns=COLUMNS)
+by_measuring = tabulated(rows)
 MEASURED = by_group(by_measuring)
-show_readings(by_measuring, "SI", ["DA", "IR"], "SI measured differently")
+drawings.show_readings(by_measuring, "SI", ["DA", "IR"], "SI measured differently")
 
 # %% [markdown]
 # WT is a test of the readings. A weight-tied network sees all of an orbit alike, so under a reading that deserves its
@@ -477,22 +483,24 @@ ceiling = by_measuring[(by_measuring.method == "WT") & (by_measuring.metric == "
 broken = {*ceiling.reading[(ceiling.value - 1).abs() >= HALF_DIGIT["SI"]]}
 
 # %%
-usual = by_group(by_measuring, "default")
 da, ir = (MEASURED.xs(("SI", m), level=("metric", "method")) for m in ("DA", "IR"))
 cut = da.loc["threshold"].drop("1 where it passes")
 cut = np.isclose(cut, [[0.13, 0.22], [0.91, 0.95]], atol=0.01)
 expect("the threshold takes DA from 0.13 to 0.91, on T3 from 0.22 to 0.95", cut)
 distinct = (da.loc["pairs averaged", "g ≠ h"] - [0.28, 0.40]).abs() < 0.01
 expect("over distinct pairs DA has 0.28 and 0.40", distinct)
+
+# %%
+usual = by_group(by_measuring, "default")
 moved = (MEASURED - usual).abs().groupby(["metric", "choice", "method"]).max()
 SI = moved.loc["SI"].xs("DA", level="method").T  # of DA, by choice
 some = (SI[["baseline", "blur at the border"]] - 0.055).abs() < 0.015
 expect("baseline and blur move DA by 0.04 to 0.07", some)
-
-# %%
 small = SI[["target", "output attributed", "absolute values"]] < 0.03
 expect("target, output and absolute values move DA by 0.03 at most", small)
 expect("the test orientation moves accuracy by 0.2 points at most", moved.loc["accuracy"] < 0.25)
+
+# %%
 expect("IR is above DA under every reading", ir > da)
 expect("WT rules out the sum and two blurs", broken == {"sum over g", "zeros", "reflect"})
 
@@ -530,7 +538,7 @@ for name, acting in groups.items():
     of_group = sweep[sweep.group == name]
     ours, other = (accuracy_at_target(of_group, acting.order, each) for each in (False, True))
     rows.append(["pairs in the tuning", "g ≠ h", name, "IR", "accuracy", other, ours])
-by_tuning = pd.DataFrame(rows, columns=COLUMNS)
+by_tuning = tabulated(rows)
 
 # %%
 tuned = by_tuning.set_index("group")[["value", "default"]].reindex(GROUPS)
@@ -544,27 +552,12 @@ expect("on T3 no weight reaches 0.95", by_tuning.value.isna()[by_tuning.group ==
 
 # %% {"tags": ["hide-input"]}
 every = pd.concat([by_training, by_measuring, by_tuning], ignore_index=True)
-every["units"] = units(every)
 assert every.choice.nunique() == 17  # as many as the table of sentences has
 assert every.value.notna().sum() >= len(every) - len(by_tuning)
 kept = every[~every.reading.isin(broken)]
 reach = kept.units.abs().groupby(kept.choice).max().sort_values()
 upper = reach.index.isin([*by_training.choice, *by_tuning.choice])
-lines = [*reach.index[~upper], *reach.index[upper]]
-figure, axes = plt.subplots(1, 4, figsize=(9, 4.8), sharex=True, sharey=True)
-for metric, axis in zip(METRICS, axes):
-    axis.axvspan(-LARGE, LARGE, color="0.9", lw=0)
-    axis.axhline(sum(~upper) - 0.5, color="0.3", lw=0.8)
-    for (name, method), part in kept[kept.metric == metric].groupby(["group", "method"]):
-        style, up = METHOD_STYLES[method], 0.15 if name == "R4" else -0.15
-        look = dict(color=style.colour, mfc=style.colour if up > 0 else "white", ls="", ms=5)
-        places = [lines.index(choice) + up for choice in part.choice]
-        axis.plot(part.units, places, style.marker, label=f"{method} {name}", **look)
-    axis.set(title=metric, yticks=range(len(lines)), yticklabels=lines)
-    axis.set_xscale("symlog", linthresh=1, linscale=0.4)
-    axis.set_xticks([-100, -10, 10, 100], ["-100", "-10", "10", "100"], fontsize="small")
-legend = figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
-legend.set_title(f"change, in units of the error ({profile} profile)")
+figure = drawings.draw_choices(settings, kept, reach.index[~upper], reach.index[upper], LARGE)
 overview.update(figure)  # on top of the page
 plt.close(figure)
 
@@ -578,6 +571,17 @@ plt.close(figure)
 
 
 # %%
+def si_by_pairs(acting, maps):
+    """SI of maps that are turned back, or not, and over each kind of pairs."""
+    found = {}
+    for turned, each in (("turned back", acting.align(maps)), ("not turned back", maps)):
+        table = cosines(each).mean(-1)
+        for pairs, average in PAIRS.items():
+            found[turned, pairs] = average(table).item()
+    return found
+
+
+# %%
 def search_all(model, acting, images, labels):
     """SI by reading."""
     found = {}
@@ -585,11 +589,8 @@ def search_all(model, acting, images, labels):
         values = attributed(model, acting, images, labels, *source, steps=20)
         signs = ["absolute"] if source[-1].startswith("absolute") else SIGNS  # never negative
         for finish in product(signs, THRESHOLDS, ["wraps around", "no blur"]):
-            maps = finished(values, *finish)
-            for turned, each in (("turned back", acting.align(maps)), ("not turned back", maps)):
-                table = cosines(each).mean(-1)
-                for pairs, average in PAIRS.items():
-                    found[*source, *finish, turned, pairs] = average(table).item()
+            by_pairs = si_by_pairs(acting, finished(values, *finish))
+            found |= {(*source, *finish, *last): si for last, si in by_pairs.items()}
     return found
 
 
@@ -611,16 +612,7 @@ search = search.sort_values("distance")
 back = search.xs("turned back", level="orientation", drop_level=False)
 
 # %% {"mystnb": {"figure": {"name": "fig-search"}, "image": {"alt": "A cloud of small dots, SI of DA on R4 against SI on T3, which rises along a curved band; the paper's pair with its spread is a box above the band, and of the dots of maps that are turned back none lies in it"}}, "tags": ["hide-input"]}
-figure, axis = plt.subplots(figsize=(6, 4.4))
-xy = [settings.groups[0], settings.groups[-1]]  # the same twice where there is one group
-for dots, look, label in ((search, "0.75", "maps not turned back"), (back, "0.35", "turned back")):
-    axis.plot(*dots[xy].to_numpy().T, ".", ms=3, color=look, label=label)
-ours = [default.SI[name, "DA"] for name in xy]
-axis.plot(*ours, "o", color=METHOD_STYLES["DA"].colour, label="this book")
-corner, size = (paper["mean"] - paper["sd"])[xy].to_numpy(), 2 * paper["sd"][xy]
-axis.add_patch(plt.Rectangle(corner, *size, fill=False, lw=2, label="the paper, ±"))
-axis.set(xlabel=f"SI of DA on {xy[0]}", ylabel=f"SI of DA on {xy[1]}")
-legend = axis.legend()
+drawings.draw_search(settings, search, back, default.SI.xs("DA", level="method"), paper)
 
 # %% [markdown]
 # *No reading that turns maps back gives the paper's pair of numbers. Each dot is one way to read the recipe for
@@ -644,6 +636,8 @@ def si_of(reading, model, acting, images, labels):
 # %%
 others = test.images[-FOR_SEARCH:], test.labels[-FOR_SEARCH:]
 nearest = {"nearest": search.index[0], "nearest, turned back": back.index[0]}
+
+# %%
 again = [
     [which, f"{run.method} {run.group}", si_of(each, r.model.cpu(), groups[run.group], *others)]
     for which, each in nearest.items()
@@ -709,10 +703,14 @@ for name in groups:
 alone = (away.loc[back.index] <= 1).sum().reindex(GROUPS)
 expect("402 and 837 readings give one of the numbers", (alone - [402, 837]).abs() < 40)
 expect("no reading that turns maps back gives both", back.distance.min() > 1.1)
+
+# %%
 near = search[search.distance < 0.5].reset_index()
 links = {*near.attribution, *near.sign, *near.threshold, *near.orientation}
 plain = links == {"gradient", "signed", "none", "not turned back"}
 expect("four others do, all by plain gradients", plain and len(near) == 4)
+
+# %%
 found = again["nearest"].reindex(["DA R4", "DA T3", "WT R4", "WT T3"])
 found = (found - [0.17, 0.49, 0.04, 0.19]).abs() < 0.02
 expect("measured again they have 0.17 and 0.49, and WT 0.04 and 0.19", found)

@@ -1,6 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: all,-jupyter
 #     cell_metadata_json: true
 #     formats: ipynb,py:percent
 #     notebook_metadata_filter: -jupytext.text_representation.format_version,-jupytext.text_representation.jupytext_version
@@ -71,23 +72,15 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from IPython.display import display
-from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
 import ginv
 from ginv.networks import small_convnet
-from ginv.pages import Settings, expect, refuse_unknown
-from ginv.pages.drawings import draw_fronts, draw_partners, draw_sensitivity
-from ginv.pages.figures import (
-    GROUP_NAMES,
-    METHOD_STYLES,
-    MethodStyle,
-    show_table,
-    use_style,
-)
+from ginv.pages import Settings, drawings, expect, refuse_unknown
+from ginv.pages.figures import GROUP_NAMES, show_table, use_style
 from ginv.pages.paper import book_file
+from ginv.pages.prices import accuracy_at_target, lost_elsewhere, points_lost, price_table
 from ginv.recipe import GROUPS, gradient_variance
-from ginv.runs import costs
 from ginv.runs.grid import read_grid
 from ginv.runs.nu import TARGET
 
@@ -100,20 +93,10 @@ grid = read_grid(book_file("controls.yaml"))
 table = pd.read_csv(book_file("results/controls.csv"))
 table = table[table.group.isin(settings.groups)]
 quick = settings.runs()[0].epochs if profile == "quick" else None
-BASE = "DA, same budget"
-AVERAGED = f"{BASE}, averaged"
-STARTS = {  # of each way to invariance, below what it is compared with
-    "DA": "random",
-    BASE: "random",
-    "DA, one view": "random",
-    "IR": "random",
-    "gradients": "random",
-    "symmetry decay": "random",
-    "symmetry decay, one view": "random",
-    "combined": "symmetric",
-    **({} if quick else {AVERAGED: "random"}),  # its networks are looked at here
-    "WT": "tied",
-}
+BASE, AVERAGED = "DA, same budget", "DA, same budget, averaged"
+# Where a network begins, if not at random weights
+STARTS = {"combined": "symmetric", "symmetric start alone": "symmetric"}
+STARTS |= {"WT": "tied", "tied hidden layers": "tied"}
 
 # %% {"tags": ["hide-input"]}
 test = ginv.load_dataset().test.head(grid.images)  # those of the table
@@ -142,30 +125,7 @@ def of(name, recipe):
 
 
 # %% {"mystnb": {"figure": {"name": "fig-ways"}, "image": {"alt": "Two scatter plots, accuracy against saliency invariance. Data augmentation is high on the left; the paper's regularisation low on the right; symmetry decay, a symmetric start and tying are high on the right"}}, "tags": ["hide-input"]}
-LOOKS = {
-    "DA": METHOD_STYLES["DA"],
-    BASE: MethodStyle(METHOD_STYLES["DA"].colour, "D", ""),
-    "IR": METHOD_STYLES["IR"],
-    "gradients": MethodStyle("#56B4E9", "P", ""),
-    "DA, one view": MethodStyle(METHOD_STYLES["DA"].colour, "v", ""),
-    "symmetry decay": MethodStyle("#CC79A7", "*", ""),
-    "symmetry decay, one view": MethodStyle("#CC79A7", "X", ""),
-    "combined": MethodStyle("#222222", "p", ""),
-    "WT": METHOD_STYLES["WT"],
-}
-figure, axes = plt.subplots(1, len(settings.groups), figsize=(8, 4.4), squeeze=False)
-for name, axis in zip(settings.groups, axes.flat):
-    for recipe, look in LOOKS.items():
-        rows, start = of(name, recipe), STARTS.get(recipe, "random")
-        fill = look.colour if start == "random" else "none"
-        dots = dict(color=look.colour, mfc=fill, ls="", ms=7, label=recipe)
-        axis.plot(rows.SI_distinct, rows.accuracy, look.marker, **dots)
-    axis.axhline(of(name, BASE).accuracy.mean(), color=LOOKS["DA"].colour, ls="--", lw=1)
-    axis.axvline(TARGET, color="0.5", ls=":", lw=1)
-    axis.set(xlabel="SI over distinct pairs", title=GROUP_NAMES[name], xlim=(0, 1.03))
-axes[0, 0].set_ylabel("accuracy over the orbit (%)")
-handles = axis.get_legend_handles_labels()
-legend = figure.legend(*handles, loc="outside lower center", ncols=3, fontsize="small")
+drawings.draw_ways(settings, networks, STARTS, BASE)
 
 # %% [markdown]
 # *Invariance can cost less than a point. Accuracy over the orbit against SI over distinct pairs, on test images, a marker per
@@ -190,9 +150,7 @@ legend = figure.legend(*handles, loc="outside lower center", ncols=3, fontsize="
 def lost(name, recipe):
     """Points of accuracy, with Welch's interval over the seeds."""
     to = "DA, one view" if recipe.endswith("decay, one view") else BASE
-    test = stats.ttest_ind(of(name, to).accuracy, of(name, recipe).accuracy, equal_var=False)
-    low, high = test.confidence_interval()
-    return of(name, to).accuracy.mean() - of(name, recipe).accuracy.mean(), low, high
+    return points_lost(of(name, to).accuracy, of(name, recipe).accuracy)
 
 
 # %% {"tags": ["hide-input"]}
@@ -200,39 +158,19 @@ def run_of(name, recipe):
     return next(run for run in grid.recipes[recipe] if run.group == name)
 
 
-def operations(name, recipe):
-    """In training and in use, over those of the paper's DA."""
-    run, da = run_of(name, recipe.removesuffix(", averaged")), ginv.Run(name)
-    passes = ginv.group_named(name).order if recipe.endswith("averaged") else 1
-    training = costs.training_operations(run) / costs.training_operations(da)
-    return training, passes * costs.inference_operations(run) / costs.inference_operations(da)
-
-
 def rows_of(name, recipes):
     """What each way loses, its SI and what it costs."""
-    rows = {}
-    for recipe, start in recipes.items():
-        points, low, high = lost(name, recipe)
-        training, use = operations(name, recipe)
-        is_base = recipe in ("DA", BASE, "DA, one view")
-        rows[recipe] = [
-            start,
-            f"{of(name, recipe).accuracy.mean():.1f}",
-            "" if is_base else f"{points:.1f} [{low:.1f}, {high:.1f}]",
-            f"{of(name, recipe).SI_distinct.mean():.3f}",
-            f"{training:.1f}",
-            f"{use:.1f}",
-        ]
-    columns = ["start", "accuracy", "points lost", "SI, distinct", "training", "in use"]
-    return pd.DataFrame(rows, columns).T
+    runs = {each: run_of(name, each.removesuffix(", averaged")) for each in recipes}
+    compared = [each for each in recipes if each not in ("DA", BASE, "DA, one view")]
+    prices = {each: lost(name, each) for each in compared}
+    return price_table(networks.loc[name], runs, prices, STARTS)
 
 
 # %% {"tags": ["hide-input"]}
-caption = (
-    "points of accuracy lost, with 95 % intervals over the seeds; operations over the paper's DA's"
-)
+caption = "points lost, with 95 % intervals over the seeds; operations over the paper's DA's"
+shown = [*drawings.WAYS] + [AVERAGED] * (not quick)
 for name in settings.groups:
-    display(show_table(rows_of(name, STARTS), f"{GROUP_NAMES[name]}: {caption}"))
+    display(show_table(rows_of(name, shown), f"{GROUP_NAMES[name]}: {caption}"))
 
 # %%
 # expect() is silent where the words hold in this run, and shows a banner where not
@@ -262,7 +200,7 @@ by_hand = ginv.orbit_logits(model, x, acting).mean(0)
 torch.testing.assert_close(ginv.Averaged(model, acting)(x), by_hand)
 
 # %%
-gained = {name: -lost(name, AVERAGED)[0] for name in settings.groups if AVERAGED in STARTS}
+gained = {name: -lost(name, AVERAGED)[0] for name in settings.groups if not quick}
 gained = pd.Series(gained, dtype=float).reindex(GROUPS)
 expect("averaging gains 1.8 and 0.8 points", (gained - [1.8, 0.8]).abs() < 0.1)
 
@@ -395,14 +333,7 @@ for most in (0.0, 100.0):
     travelled[most] = train_with_decay(model, most)
 
 # %% {"mystnb": {"figure": {"name": "fig-not-symmetric"}, "image": {"alt": "Lines that stay near 0.85 without the decay and fall towards 0 with it, layer by layer"}}, "tags": ["hide-input"]}
-figure, axis = plt.subplots(figsize=(6, 3.2))
-for most, line in ((0.0, "--"), (100.0, "-")):
-    for i, layer in enumerate(travelled[most]):
-        colour = plt.cm.viridis(i / len(travelled[most].columns))
-        label = layer.removesuffix(".weight") if most else None
-        axis.plot(travelled[most][layer], line, color=colour, label=label)
-axis.set(xlabel="epoch", ylabel="not symmetric", ylim=(0, 1), title=GROUP_NAMES[name])
-legend = axis.legend(fontsize="small", ncols=2)
+drawings.draw_travel(travelled, GROUP_NAMES[name])
 
 # %% [markdown]
 # *With the decay every layer becomes symmetric, without it none does. The share of each layer's weights that is not
@@ -464,7 +395,7 @@ show_table(
 # good, by a projection after each step.
 
 # %% {"tags": ["hide-input"]}
-CONTROLS = {"symmetric start alone": "symmetric", "tied hidden layers": "tied"}
+CONTROLS = ["symmetric start alone", "tied hidden layers"]
 for name in settings.groups:
     display(show_table(rows_of(name, CONTROLS), f"{GROUP_NAMES[name]}: {caption}"))
 
@@ -535,34 +466,21 @@ def matched(model, acting, x):
 
 # %% {"tags": ["hide-input"]}
 seed = settings.seeds[0]
-pair = [settings.run(g, method, seed) for g in settings.groups for method in ("DA", "IR")]
-trained |= ginv.train(pair, device=device)
-candidates = {
-    name: {
-        "random weights": ginv.MLP(generator=torch.Generator().manual_seed(0)),
-        "DA": trained[settings.run(name, "DA", seed)].model.cpu(),
-        "IR": trained[settings.run(name, "IR", seed)].model.cpu(),
-        "symmetry decay": next(
-            trained[run].model.cpu()
-            for run in runs["symmetry decay"]
-            if (run.group, run.seed) == (name, seed)
-        ),
-    }
-    for name in settings.groups
-}
+chosen = {(g, m): settings.run(g, m, seed) for g in settings.groups for m in ("DA", "IR")}
+decayed = [run for run in runs["symmetry decay"] if run.seed == seed]
+chosen |= {(run.group, "symmetry decay"): run for run in decayed}
+trained |= ginv.train([*chosen.values()], device=device)
+models = {key: trained[run].model.cpu() for key, run in chosen.items()}
+for name in settings.groups:
+    models[name, "random weights"] = ginv.MLP(generator=torch.Generator().manual_seed(0))
+
 # %% {"tags": ["hide-input"]}
-validation = ginv.load_dataset().validation.images
-partners = pd.concat(
-    {
-        (name, key): matched(model, ginv.group_named(name), validation)
-        for name, models in candidates.items()
-        for key, model in models.items()
-    },
-    names=["group", "network", "layer"],
-).sort_index()
+x = ginv.load_dataset().validation.images
+partners = {key: matched(model, ginv.group_named(key[0]), x) for key, model in models.items()}
+partners = pd.concat(partners, names=["group", "network", "layer"])
 
 # %% {"mystnb": {"figure": {"name": "fig-partners"}, "image": {"alt": "Two panels of lines over five layers: symmetry decay has partners that agree in all layers and units that do not agree with themselves in the first ones; augmentation has neither in the first layer and both in the last"}}, "tags": ["hide-input"]}
-draw_partners(settings, partners, LOOKS | {"random weights": MethodStyle("0.6", "v", "")})
+drawings.draw_partners(settings, partners.sort_index())
 
 # %% [markdown]
 # *Three ways to become invariant. Solid, filled: units of a layer at $x$ with their partners at $gx$; dotted, open: with
@@ -655,7 +573,7 @@ CHANGES += ["all views", "first layer of 512", "He's weights", "symmetric start"
 
 
 def fronts(name):
-    draw_fronts(name, {each: front(name, each) for each in ("DA", "IR", *CHANGES)})
+    drawings.draw_fronts(name, {each: front(name, each) for each in ("DA", "IR", *CHANGES)})
 
 
 # %% {"mystnb": {"figure": {"name": "fig-fronts-r4"}, "image": {"alt": "Nine panels, each with the front of the paper's recipe and that of one change of it"}}, "tags": ["hide-input"]}
@@ -675,13 +593,9 @@ if "T3" in settings.groups:
 
 
 # %%
-def at_target(name, recipe):
-    """Accuracy at SI 0.95, between the points of a front."""
-    curve = front(name, recipe).sort_values("SI")
-    return np.interp(TARGET, curve.SI, curve.accuracy)
-
-
-reached = {g: {r: at_target(g, r) for r in ("IR", *CHANGES)} for g in settings.groups}
+reached = {
+    g: {r: accuracy_at_target(front(g, r)) for r in ("IR", *CHANGES)} for g in settings.groups
+}
 reached = pd.DataFrame(reached).reindex(columns=GROUPS)
 plain, whole = reached.loc["IR"], reached.loc["whole orbit"]
 best = pd.Series({g: front(g, "DA").accuracy.item() for g in settings.groups}).reindex(GROUPS)
@@ -708,10 +622,10 @@ ratios = {
     (name, recipe): of(name, recipe)[["sigma_max", "sigma_max_over_scale"]]
     / of(name, BASE)[["sigma_max", "sigma_max_over_scale"]].mean()
     for name in settings.groups
-    for recipe in LOOKS
+    for recipe in drawings.WAYS
     if recipe != BASE
 }
-draw_sensitivity(settings, ratios, LOOKS)
+drawings.draw_sensitivity(settings, ratios)
 
 # %% [markdown]
 # *The paper's penalty and that on gradients move the sensitivity, the decay does not. Left, the largest singular value of the
@@ -739,10 +653,53 @@ expect(
 # penalised for its gradients has 6 and 15 times as much. (WT is at 0.6; it begins at other weights, as the paper's DA does.)
 # So the loss of sensitivity that the paper found is not part of invariance; it belongs to its penalty.
 #
+# ## More than one perceptron
+#
+# All this is one perceptron and one data set. What if one thing changes? The same recipes, tuned as before and with as many
+# steps, meet fewer images, other widths, the garments of Fashion-MNIST ([Xiao et al., 2017](https://arxiv.org/abs/1708.07747)) and two larger groups: D4 adds
+# reflections to the quarter turns, T3xV3 shifts in both directions (`fronts.yaml`; two seeds, 2,000 test images).
+
+# %% {"mystnb": {"figure": {"name": "fig-elsewhere"}, "image": {"alt": "A line for each setting, a marker for each way: symmetry decay and a symmetric start lie within a point of zero everywhere but under D4, where the decay loses two; the paper's recipe lies far to the right, or is missing"}}, "tags": ["hide-input"]}
+fronts_table = pd.read_csv(book_file("results/fronts.csv"))
+alike = {"R4": ["R4", "D4"], "T3": ["T3", "T3xV3"]}
+elsewhere = {
+    GROUP_NAMES[name]: lost_elsewhere(fronts_table, alike[name], BASE) for name in settings.groups
+}
+drawings.draw_lost(elsewhere)
+
+# %% [markdown]
+# *The decay is cheap almost everywhere, the paper's penalty nowhere. Points of accuracy lost to data augmentation with the same
+# budget (dashed). The paper's recipe at SI 0.95, between three $\nu$ of one seed; where none of them reaches it, it is missing.*
+
+# %%
+away = pd.concat(elsewhere.values())["symmetry decay"]
+si = fronts_table[
+    (fronts_table.metric == "SI_distinct") & (fronts_table.recipe == "symmetry decay")
+]
+expect(
+    "the decay loses 0.5 points at most, but under D4",
+    away.drop("group D4", errors="ignore") < 0.51,
+)
+expect("there its SI is above 0.99", si[si.group != "D4"].value > 0.99)
+
+# %%
+under_d4 = away.get("group D4", np.nan), si[si.group == "D4"].value.mean()
+expect(
+    "under D4 it loses 2.4 points and ends at 0.91", np.abs(under_d4 - np.array([2.4, 0.91])) < 0.06
+)
+
+# %% [markdown]
+# In all of these settings but one the decay loses at most half a point, and with 256 or 512 units or 3,000 images it gains
+# some, at an SI over distinct pairs above 0.99. Under D4 it is different: the decay loses 2.4 points and ends at 0.91. An
+# orbit takes eight units there, so that a layer of 128 has room for only sixteen filters, which may be why; we have not tried
+# wider layers under D4. The symmetric start stays within 0.8 points everywhere, but with the $\nu$ of the digits it does not
+# hold its symmetry everywhere: it ends at 0.80 on the garments of R4 and at 0.62 under D4. And the paper's penalty costs 2.6
+# points or more, or does not reach SI 0.95 at all.
+#
 # ## On a convolutional network
 #
 # What the recipes ask of `ginv` is the orbit, a start and a decay, and none of these knows of perceptrons. Here is a small
-# network of three convolutions with He's weights, on the garments of Fashion-MNIST ([Xiao et al., 2017](https://arxiv.org/abs/1708.07747)), in the rotations
+# network of three convolutions, each with BatchNorm, and He's weights, on the garments of Fashion-MNIST ([Xiao et al., 2017](https://arxiv.org/abs/1708.07747)), in the rotations
 # R4. (Two of its kernels are 4 wide and not 3: at a stride of 2 only kernels of even width see an image of even width
 # from all sides alike.) [Your own model](your_model.ipynb) has a residual network in colour.
 
@@ -784,8 +741,7 @@ def convolutional(symmetric=False):
 
 fitted = {
     "DA": fit(convolutional()),
-    "penalty, ν = 1": fit(convolutional(), nu=1.0),
-    "penalty, ν = 10": fit(convolutional(), nu=10.0),
+    **{f"penalty, ν = {nu}": fit(convolutional(), nu=nu) for nu in (1, 10, 100)},
     "symmetry decay": fit(convolutional(), most=100.0),
     "symmetric start, ν = 1": fit(convolutional(symmetric=True), nu=1.0),
 }
@@ -806,14 +762,17 @@ show_table(
 
 # %%
 behind = larger.accuracy["DA"] - larger.accuracy
-near = 1 < behind["symmetry decay"] < 4, behind["symmetric start, ν = 1"] < 1
-expect("the decay loses 1 to 4 points, the symmetric start less than one", near)
-expect("with ν = 10 the training fails", behind["penalty, ν = 10"] > 30)
+near = behind["symmetry decay"] < 2, behind["symmetric start, ν = 1"] < 1
+expect("the decay loses less than 2 points, the symmetric start less than one", near)
+penalties = [f"penalty, ν = {nu}" for nu in (1, 10, 100)]
+fails = larger.SI_distinct[penalties] < 0.3, behind[penalties] > 4
+expect("no penalty alone makes it invariant, and each costs 4 points or more", fails)
 
 # %% [markdown]
-# Here the decay makes the network invariant and loses some points to augmentation, 2.6 where this page was made; the
-# symmetric start with a small penalty loses none. With $\nu = 10$ the training failed. One seed and 400 images: enough to
-# show that the recipes run, not what they cost.
+# Here the decay makes the network invariant, 0.7 points below augmentation where this page was made, and so does the symmetric
+# start with a small penalty, 0.3 points below. The penalty alone does not, from a random start and at any $\nu$ that we
+# tried: SI over distinct pairs stays below 0.2, while the accuracy falls by 6, 25 and 46 points. One seed and 400 images:
+# enough to show that the recipes run, not what they cost.
 #
 # ## Three goals
 #
@@ -857,8 +816,8 @@ expect(
 # %% [markdown]
 # - Invariance costs this perceptron less than a point in accuracy, on either group, if the weights are told how: from a random
 #   start by a decay of what is not symmetric, or by a symmetric start that a penalty holds. The decay takes one view an image
-#   in training, as augmentation does, and one pass in use. Whether it costs half a point or none, four seeds cannot say. On one
-#   small convolutional network it lost more.
+#   in training, as augmentation does, and one pass in use. Whether it costs half a point or none, four seeds cannot say. It
+#   holds with fewer images, other widths, other images and shifts in two directions, and costs more under D4.
 # - Told by outputs alone, a network pays. The recipe with a penalty on gradients loses 2.5 points on R4, and on T3 0.3 with an
 #   interval up to 1.3. (It differs from the paper's in its initial weights, views and schedule, too.)
 # - The loss of sensitivity is the price of the paper's penalty, and not of invariance: the decay and the symmetric start keep

@@ -1,6 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: all,-jupyter
 #     cell_metadata_json: true
 #     formats: ipynb,py:percent
 #     notebook_metadata_filter: -jupytext.text_representation.format_version,-jupytext.text_representation.jupytext_version
@@ -59,7 +60,6 @@ from collections import namedtuple
 from functools import reduce
 from itertools import pairwise, product
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -68,7 +68,6 @@ from scipy.integrate import solve_ivp
 import ginv
 from ginv.pages import Settings, drawings, expect, figures, refuse_unknown
 from ginv.pages.figures import FORM_STYLES, METHOD_STYLES
-from ginv.pages.settings import WEIGHT_DECAYS
 from ginv.recipe import REGULARISERS
 from ginv.runs.nu import TARGET, read_sweep
 
@@ -76,17 +75,21 @@ refuse_unknown()  # a parameter by a wrong name
 settings = Settings(profile, group, seeds, device, results)
 figures.use_style()
 
-# %% {"mystnb": {"figure": {"name": "fig-projection"}, "image": {"alt": "For each group a digit, its transformed copy, their difference, and a random weight image before and after: unchanged to the eye after one difference, symmetric under the group after all images"}}, "tags": ["hide-input"]}
+# %% {"tags": ["hide-input"]}
 images = ginv.load_dataset().train.images[:, 0].double()
 groups = [ginv.group_named(name) for name in settings.groups]
+drawn_on = (images != images[0, 0, 0]).any(0)  # the pixels that have ink in some image
+inked = {acting.name: acting.orbit(drawn_on).any(0).flatten() for acting in groups}
+
+# %% {"mystnb": {"figure": {"name": "fig-projection"}, "image": {"alt": "For each group a digit, its transformed copy, their difference, and a random weight image before and after: unchanged to the eye after one difference, symmetric under the group after all images"}}, "tags": ["hide-input"]}
 x, start = images[10] - images.min(), torch.empty(9, 36 * 36, dtype=torch.float64)
 torch.nn.init.xavier_uniform_(start, generator=torch.Generator().manual_seed(0))
 rows = {}
 for acting in groups:
     e = x - acting.act(1, x)
     one = start - torch.outer(start @ e.flatten(), e.flatten()) / e.square().sum()
-    inked = acting.orbit((images != images[0, 0, 0]).any(0)).any(0).flatten()
-    every = torch.where(inked, acting.orbit(start.view(9, 36, 36)).mean(0).flatten(1), start)
+    tied = acting.orbit(start.view(9, 36, 36)).mean(0).flatten(1)
+    every = torch.where(inked[acting.name], tied, start)
     rows[acting.name] = {"$x$": x, "$gx$": x - e, "$\\epsilon = x - gx$": e}
     for title, W in (("before", start), ("after one $\\epsilon$", one), ("after all", every)):
         title += f"\n$\\sigma_{{max}}$ = {torch.linalg.matrix_norm(W, 2):.2f}"
@@ -154,14 +157,6 @@ cases = [
     for gx in acting.orbit(x)[1:]
     for init in INITS
 ]
-first = {name: next(c for c in cases if c.group == name) for name in settings.groups}
-numbers = {}  # what this page saves, by group and name
-
-
-def close(found, R4, T3, room=0.03):
-    """Whether the values of the groups are what the text says."""
-    return abs(found.reindex(["R4", "T3"]) / [R4, T3] - 1) < room
-
 
 # %% [markdown]
 # ## Step 1: the gradient
@@ -190,6 +185,7 @@ def closed_form(W0, e, t):
     return W0 + torch.outer(W0 @ unit, unit) * np.expm1(-t)
 
 
+# %%
 def integrate(Sigma, W0, t):
     """W(t) from dW/dt = -W Sigma, by an explicit method of order 8."""
 
@@ -201,6 +197,8 @@ def integrate(Sigma, W0, t):
 
 
 # %%
+first = {name: next(c for c in cases if c.group == name) for name in settings.groups}
+numbers = {}  # what this page saves, by group and name
 for name, case in first.items():
     Sigma = torch.outer(case.e, case.e) / (case.e @ case.e)
     apart = (integrate(Sigma, case.W0, 3.0) - closed_form(case.W0, case.e, 3.0)).abs().max()
@@ -214,13 +212,12 @@ for name, case in first.items():
 
 # %%
 for name, case in first.items():
-    Sigma, size = torch.outer(case.e, case.e), case.e @ case.e
-    values, U = torch.linalg.eigh(Sigma)
-    rank, shrink = int((values.abs() > 1e-12 * size).sum()), torch.exp(-values / size)  # at t = 1
-    assert rank == 1 and abs(values[-1] / size - 1) < 1e-12 and abs(shrink.max() - 1) < 1e-12
+    values, U = torch.linalg.eigh(torch.outer(case.e, case.e) / (case.e @ case.e))
+    numbers[name, "rank, one e"] = (values.abs() > 1e-12).sum().item()
+    assert numbers[name, "rank, one e"] == 1 and abs(values[-1] - 1) < 1e-12
+    shrink = torch.exp(-values)  # the eigenvalues of exp(-Sigma t) at t = 1
     apart = case.W0 @ (U * shrink @ U.T) - closed_form(case.W0, case.e, 1.0)
-    assert apart.abs().max() < 1e-12
-    numbers[name, "rank, one e"] = rank
+    assert abs(shrink.max() - 1) < 1e-12 and apart.abs().max() < 1e-12
 
 # %% [markdown]
 # ## Step 4: the norm
@@ -250,15 +247,17 @@ for case in cases:
 # and kept all others; the logit error has died as $e^{-2t}$, whatever $W(0)$ was.
 
 # %%
-# expect() is silent where the words hold in this run, and shows a banner where not
-falls = {name: [] for name in settings.groups}
 for case in cases:
     W, unit = closed_form(case.W0, case.e, 40), case.e / case.e.norm()
     assert (W - case.W0 + torch.outer(case.W0 @ unit, unit)).abs().max() < 1e-13
     assert (W @ unit).norm() < 1e-12 * (case.W0 @ unit).norm()
-    falls[case.group].append(100 * (1 - sigma(W) / sigma(case.W0)))
-    numbers[case.group, "largest fall, one e (%)"] = max(falls[case.group])
-expect("the largest fall is 0.14 %", [max(fall) < 0.145 for fall in falls.values()])
+
+# %%
+# expect() is silent where the words hold in this run, and shows a banner where not
+falls = [100 * (1 - sigma(closed_form(c.W0, c.e, 40)) / sigma(c.W0)) for c in cases]
+largest = pd.Series(falls).groupby([case.group for case in cases]).max()
+numbers |= {(name, "largest fall, one e (%)"): fall for name, fall in largest.items()}
+expect("the largest fall is 0.14 %", largest < 0.145)
 expect("the norms start at 1.5", [abs(sigma(case.W0) - 1.52) < 0.05 for case in cases])
 
 # %% [markdown]
@@ -281,6 +280,7 @@ def with_row_along(direction, W0):
     return W
 
 
+# %%
 example, orbit = cases[0], groups[0].orbit(images[0])
 starts = {
     "random": example.W0,
@@ -289,14 +289,9 @@ starts = {
 }
 
 # %% {"mystnb": {"figure": {"name": "fig-one-direction"}, "image": {"alt": "Largest singular value against time for three starts, one falling by half and two flat, with the falling logit error"}}, "tags": ["hide-input"]}
-figure, axis = plt.subplots(figsize=(6.5, 3))
 ages = np.linspace(0, 3, 61)
-for (label, begun), line, lw in zip(starts.items(), ("-", "--", "-."), (5, 1.5, 1.5)):
-    path = np.array([sigma(closed_form(begun, example.e, t)) for t in ages])
-    axis.plot(ages, path / path[0], line, color="black", lw=lw, alpha=1.5 / lw, label=label)
-axis.plot(ages, np.exp(-2 * ages), ":", color="grey", label="logit error, of all three")
-axis.set(xlabel="time, in units of $1/\\epsilon^T\\epsilon$", ylabel="relative to the start")
-_ = axis.legend(bbox_to_anchor=(1, 0.9))
+norms = {label: [sigma(closed_form(W, example.e, t)) for t in ages] for label, W in starts.items()}
+drawings.draw_one_direction(pd.DataFrame(norms, index=ages))
 
 # %% [markdown]
 # *The same error goes to zero, and $\sigma_{\max}$ need not follow. Along an invariant image it stays on the proposition's
@@ -384,12 +379,13 @@ def spectrum(acting, x, basis):
     return rates / rates[-1], basis @ vectors
 
 
-inked, bases, spectra = {}, {}, {}
+# %%
+bases, spectra = {}, {}
 for acting in groups:
-    ink = acting.orbit((images != images[0, 0, 0]).any(0)).any(0).flatten()
+    ink = inked[acting.name]  # where some image has ink in some orientation
     removed = torch.diag(ink.double()) - tie(acting, torch.eye(36 * 36).double()) * ink
     values, vectors = torch.linalg.eigh(removed)  # 0 or 1
-    inked[acting.name], bases[acting.name] = ink, vectors[:, values > 0.5]
+    bases[acting.name] = vectors[:, values > 0.5]
     spectra[acting.name] = spectrum(acting, images, bases[acting.name])
 
 # %%
@@ -427,6 +423,7 @@ def flow(W0, name, t):
     return W0 + (W0 @ vectors * torch.expm1(-rates * t)) @ vectors.T
 
 
+# %%
 W0 = draw("Glorot", 0)
 for acting in groups:
     rates, vectors = spectra[acting.name]
@@ -435,36 +432,39 @@ for acting in groups:
     known = torch.where(inked[acting.name], tie(acting, W0), W0)  # the end
     assert (flow(W0, acting.name, 1e11) - known).abs().max() < 1e-12
 
+
 # %%
-steps = 300 * 20  # the epochs of this book, with 20 batches in each
-ages, rows = sorted([0, steps, *np.geomspace(0.1, 1e11, 61)]), {}
-for acting, t in product(groups, ages):
+def state(acting, t):
+    """Of W(t): σ max, the logit error, and the distance from weight-tied where there is ink."""
     W, (rates, vectors) = flow(W0, acting.name, t), spectra[acting.name]
     error = (W @ vectors).square().sum(0) @ rates / 2
     apart = (W - tie(acting, W0))[:, inked[acting.name]].norm()
-    rows[acting.name, t] = sigma(W), error.item(), apart.item()
-paths = pd.DataFrame(rows, index=["σ max", "logit error", "distance"]).T
+    return {"σ max": sigma(W), "logit error": error.item(), "distance": apart.item()}
+
+
+# %%
+steps = 300 * 20  # the epochs of this book, with 20 batches in each
+ages = sorted([0, steps, *np.geomspace(0.1, 1e11, 61)])
+states = {(acting.name, t): state(acting, t) for acting, t in product(groups, ages)}
+paths = pd.DataFrame(states).T
 relative = paths / paths.xs(0, level=1)
 
 # %% {"mystnb": {"figure": {"name": "fig-all-images"}, "image": {"alt": "Above, the largest singular value falling from 1 to about three quarters of its start; below, logit error and distance from the tied network falling to rounding, on logarithmic axes, one column per group"}}, "tags": ["hide-input"]}
-labels = "$\\sigma_{max}$, relative to start", "relative to start"
-for name, (above, below) in figures.group_columns(settings, 4.4, *labels).items():
-    curves, tied = relative.loc[name].iloc[1:], tie(ginv.group_named(name), W0)
-    above.semilogx(curves["σ max"], "k-", label="the flow")
-    above.axhline(sigma(tied) / sigma(W0), color="grey", ls=":", label="weight-tied")
-    below.loglog(curves["logit error"], "k--", label="logit error")
-    below.loglog(curves.distance, "k-.", label="distance from tied")
-    for axis in (above, below):
-        axis.axvline(steps, color="grey", lw=1)
-        axis.legend(loc="lower left")
-    above.set(ylim=(0, 1.05))
-    below.set(xlabel="time, in units of $1/\\lambda_{max}$", ylim=(1e-16, 10))
+sigma_tied = {acting.name: sigma(tie(acting, W0)) / sigma(W0) for acting in groups}
+drawings.draw_flow(settings, relative, sigma_tied, steps)
 
 # %% [markdown]
 # *All images and all elements do what one pair cannot. $\sigma_{\max}$ falls, and wherever there is ink the network ends at
 # the weight-tied one, to rounding: the distance below is over those pixels. The dotted line is a network that is tied on
 # all pixels; the flow stays above it, since pixels without ink keep their weights. The vertical line is as many steps as
 # the networks of this book are trained.*
+
+
+# %%
+def close(found, R4, T3, room=0.03):
+    """Whether the values of the groups are what the text says."""
+    return abs(found.reindex(["R4", "T3"]) / [R4, T3] - 1) < room
+
 
 # %%
 late, end = relative.xs(steps, level=1), relative.xs(ages[-1], level=1)
@@ -496,8 +496,7 @@ for acting in groups:
     assert sigma(tied) <= sigma(flow(W0, acting.name, 1e11)) <= sigma(W0)
     numbers[acting.name, "sigma tied / start"] = sigma(tied) / sigma(W0)
     numbers[acting.name, "sigma end / start"] = end["σ max"][acting.name]
-ranks = pd.Series({name: len(rates) for name, (rates, _) in spectra.items()})
-assert set(ranks.items()) <= {("R4", 555), ("T3", 648)}
+    assert len(spectra[acting.name][0]) == {"R4": 555, "T3": 648}[acting.name]
 
 # %% [markdown]
 # ## When it fails
@@ -506,6 +505,14 @@ assert set(ranks.items()) <= {("R4", 555), ("T3", 648)}
 # not be. The table has the distance of the logits $W(\infty) x$ from $W(0) P x$ over the orbits of new images, relative to
 # the start.
 
+
+# %%
+def distance_from_tied(acting, W, x):
+    """Of the logits W x, over the orbits of images, relative to the start."""
+    x, tied = acting.orbit(x).flatten(0, 1).flatten(1).T, tie(acting, W0)
+    return (((W - tied) @ x).norm() / ((W0 - tied) @ x).norm()).item()
+
+
 # %%
 new = ginv.load_dataset().test.images[:300, 0].double()
 
@@ -513,11 +520,9 @@ new = ginv.load_dataset().test.images[:300, 0].double()
 def ends_at(acting, seen):
     """Rank of Sigma of some images; the distance at the end on these, and on new ones."""
     rates, vectors = spectrum(acting, seen, bases[acting.name])
-    spanned, tied = vectors[:, rates > 1e-12], tie(acting, W0)
-    left = W0 - W0 @ spanned @ spanned.T - tied
-    orbits = [acting.orbit(x).flatten(0, 1).flatten(1).T for x in (seen[:300], new)]
-    apart = [((left @ x).norm() / ((W0 - tied) @ x).norm()).item() for x in orbits]
-    return spanned.shape[1], *apart
+    spanned = vectors[:, rates > 1e-12]
+    W = W0 - W0 @ spanned @ spanned.T
+    return spanned.shape[1], *(distance_from_tied(acting, W, x) for x in (seen[:300], new))
 
 
 # %%
@@ -525,6 +530,8 @@ pairs = product(groups, [10, 100, 1000, 10_000])
 rows = [(acting.name, n, *ends_at(acting, images[:n])) for acting, n in pairs]
 columns = ["group", "images", "rank of Σ", "on them", "distance"]
 spans = pd.DataFrame(rows, columns=columns).set_index(columns[:2])
+
+# %%
 assert (spans["on them"] < 1e-8).all()
 for name in settings.groups:
     on_new = spans.loc[name, "distance"]
@@ -559,30 +566,30 @@ P = groups[0].orbit(torch.eye(144).double().view(144, 12, 12)).mean(0).flatten(1
 
 
 # %%
+def draw_factors(depth):
+    """Random W_1 to W_L."""
+    generator, sizes = torch.Generator().manual_seed(0), [144, *[width] * (depth - 1), 9]
+    return [torch.randn(b, a, generator=generator).double() / a**0.5 for a, b in pairwise(sizes)]
+
+
+# %%
 def train_deep(depth):
     """sigma max of W and of W P, step by step."""
-    generator, sizes = torch.Generator().manual_seed(0), [144, *[width] * (depth - 1), 9]
-    W_s = [torch.randn(b, a, generator=generator).double() / a**0.5 for a, b in pairwise(sizes)]
-    path = []
+    factors, path = draw_factors(depth), []
     for _ in range(steps_deep + 1):
-        W_s = [factor.detach().requires_grad_() for factor in W_s]
-        W = reduce(torch.matmul, W_s[::-1])
+        factors = [factor.detach().requires_grad_() for factor in factors]
+        W = reduce(torch.matmul, factors[::-1])
         path.append((sigma(W.detach()), sigma(W.detach() @ P)))
-        slopes = torch.autograd.grad((W @ Sigma_small * W).sum() / 2, W_s)
-        W_s = [factor - rate * slope for factor, slope in zip(W_s, slopes)]
+        slopes = torch.autograd.grad((W @ Sigma_small * W).sum() / 2, factors)
+        factors = [factor - rate * slope for factor, slope in zip(factors, slopes)]
     return pd.DataFrame(path, columns=["of W", "of its invariant part W P"])
 
 
+# %%
 deep = {depth: train_deep(depth) for depth in depths}
 
 # %% {"mystnb": {"figure": {"name": "fig-deep-linear"}, "image": {"alt": "Largest singular value of the product and of its invariant part against training step, a line per depth"}}, "tags": ["hide-input"]}
-figure, axes = plt.subplots(1, 2, figsize=(8, 2.8), sharey=True)
-for axis, column in zip(axes, deep[depths[0]]):
-    for (depth, path), line in zip(deep.items(), ("-", "--", "-.", ":") * 3):
-        axis.plot(path[column] / path[column][0], line, color="black", label=f"depth {depth}")
-    axis.set(xlabel="step", title=f"$\\sigma_{{max}}$ {column}")
-axes[0].set_ylabel("relative to start")
-_ = axis.legend(loc="lower left")
+drawings.draw_deep(deep)
 
 # %% [markdown]
 # *Depth reaches what a single matrix cannot. Left, $\sigma_{\max}$ of the whole network; right, of its invariant part,
@@ -633,15 +640,7 @@ for form, penalty in penalties.items():
 
 # %% {"mystnb": {"figure": {"name": "fig-forms"}, "image": {"alt": "Saliency similarity against nu on a logarithmic axis, a line for each of three regularisers, one panel per group; on T3 the normalised form peaks below the target"}}, "tags": ["hide-input"]}
 reached = read_sweep().groupby(["group", "regulariser", "nu"]).SI.mean()
-for name, axis in figures.group_panels(settings).items():
-    for form, look in FORM_STYLES.items():
-        line, nu = reached[name, form], ginv.chosen_nu(name, form)
-        axis.semilogx(line, look.line, marker=look.marker, ms=4, color=look.colour, label=form)
-        axis.plot(nu, line[nu], look.marker, ms=10, color=look.colour)
-    axis.axhline(TARGET, ls="--", color="grey")
-    axis.set(xlabel="weight ν of the penalty", ylabel="SI (validation)")
-    axis.label_outer()
-_ = plt.gcf().legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+drawings.draw_forms(settings, reached)
 
 # %% [markdown]
 # *Five of six reach the target. On T3 the normalised form peaks at 0.925 and then collapses. The large marker is the $\nu$
@@ -679,6 +678,7 @@ test = ginv.load_dataset().test.images[:1000]
 others = test.roll(1, 0)  # the splits are shuffled
 
 
+# %%
 @torch.no_grad()
 def steps_to(ends, model, x, j):
     """Mean of |J u|^2 over unit steps u to some ends `[k, n, ...]`, and the same all the way."""
@@ -701,6 +701,7 @@ def sensitivity_at(model, orbit, g):
     return pd.DataFrame(found)
 
 
+# %%
 def sensitivity(model, acting):
     """Over images and orientations: the mean sigma_max(J), and root mean squares of the steps."""
     orbit = acting.orbit(test)
@@ -784,13 +785,7 @@ expect("σ max and the points that each form costs are these", held)
 # network looks like that was built blind to the group.
 
 # %% {"mystnb": {"figure": {"name": "fig-blind"}, "image": {"alt": "Dot plots on logarithmic axes of sensitivities relative to data augmentation, bare and per unit of logit scale, a marker for each form of the regulariser and for weight-tying, one row per group"}}, "tags": ["hide-input"]}
-looks = {**forms, "WT": METHOD_STYLES["WT"]}
-for name, (above, below) in figures.group_columns(settings, 5, "bare", "per logit scale").items():
-    ratios = (means.loc[name] / means.loc[name].loc["DA"]).loc[[*looks]]
-    drawings.show_relative(above, ratios, looks)
-    drawings.show_relative(below, ratios.div(ratios.logit_norm, axis=0), looks)
-    below.set(xlabel="relative to DA")
-_ = plt.gcf().legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+drawings.draw_relative(settings, means, {**forms, "WT": METHOD_STYLES["WT"]})
 
 # %% [markdown]
 # *Above, every form with SI 0.95 is less sensitive than DA to every step. Below, per unit of logit scale, the logit error
@@ -798,15 +793,19 @@ _ = plt.gcf().legend(*above.get_legend_handles_labels(), loc="outside lower cent
 # to orientation at all and is missing in the last row. (The normalised form of T3 is the one that misses the target.)*
 
 # %%
-ratio = means.xs("IR, logit", level="method") / means.xs("DA", level="method")
-per_scale = ratio.div(ratio.logit_norm, axis=0)
 BARE = {"logit_norm": (0.25, 0.17), "step_to_random": (0.32, 0.11)}
 BARE |= {"step_to_image": (0.24, 0.11), "step_to_whole_image": (0.24, 0.17)}
+ratio = means.xs("IR, logit", level="method") / means.xs("DA", level="method")
+expect("bare, IR has 11 to 32 % of DA", [close(ratio[what], *BARE[what]) for what in BARE])
+
+# %%
 SCALED = {"step_to_whole_image": (0.99, 1.02), "step_to_whole_orbit": (1 / 23, 1 / 14)}
 SCALED |= {"step_to_random": (1.28, 0.66), "sigma_max": (1.35, 0.71)}
 SCALED |= {"step_to_image": (0.95, 0.66)}
-expect("bare, IR has 11 to 32 % of DA", [close(ratio[what], *BARE[what]) for what in BARE])
+per_scale = ratio.div(ratio.logit_norm, axis=0)
 expect("per logit scale, DA's way to images", [close(per_scale[w], *SCALED[w]) for w in SCALED])
+
+# %%
 form = means.xs("IR, normalised", level="method") / means.xs("DA", level="method")
 way = form.step_to_whole_image / form.logit_norm
 expect("the normalised form moves 1.6 and 5.7 times as far", close(way, 1.58, 5.68))
@@ -830,13 +829,7 @@ expect("the normalised form moves 1.6 and 5.7 times as far", close(way, 1.58, 5.
 # (It has two seeds only.)
 
 # %% {"mystnb": {"figure": {"name": "fig-decay"}, "image": {"alt": "Accuracy and saliency similarity against the largest singular value: a line for data augmentation with increasing weight decay and three markers for the regularisers, one column per group"}}, "tags": ["hide-input"]}
-decayed = {"DA": 0, **{f"DA, weight decay {d:g}": d for d in WEIGHT_DECAYS}}
-for name, (above, below) in figures.group_columns(settings, 4.6, "accuracy (%)", "SI").items():
-    table = means.loc[name].rename(index=decayed)
-    drawings.show_decay(above, table[["sigma_max", "accuracy"]], forms)
-    drawings.show_decay(below, table[["sigma_max", "SI"]], forms)
-    below.set(xlabel="$\\sigma_{max}(J)$")
-_ = plt.gcf().legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+drawings.draw_decay(settings, means, forms)
 
 # %% [markdown]
 # *DA with growing weight decay (the number at each point) beside the three forms. At first $\sigma_{\max}$ falls at no cost
@@ -863,12 +856,16 @@ expect("weight decay does to σ max, accuracy and SI what the text says", held)
 start, ir = of("untrained", "sigma_max"), of("IR, logit", "sigma_max")
 expect("σ max starts at 0.010", close(start, 0.0103, 0.0104))
 expect("and rises 315-fold and 82-fold under IR", close(ir / start, 315, 82))
+
+# %%
 named = {  # by the paper; before training
     kind: ginv.Run(initialisation=kind).model(torch.Generator().manual_seed(0))
     for kind in ("glorot", "he")
 }
 begins = [ginv.largest_singular_value(each, test[:100]).mean().item() for each in named.values()]
 expect("Glorot's weights begin at 0.5, He's at 2.3", np.isclose(begins, [0.53, 2.3], rtol=0.15))
+
+# %%
 wt = of("WT", "sigma_max") / of("DA", "sigma_max")
 expect("WT has 77 % and 80 % of DA's", close(wt, 0.77, 0.80))
 

@@ -167,9 +167,9 @@ def batches(data: Any, labels: Any) -> tuple[Iterator[tuple[Tensor, Tensor | Non
         images = as_images(data)
         given = None if labels is None else as_labels(labels, len(images))
         return iter([(images, given)]), len(images)
-    require(labels is None, "labels", labels, "none where the data bring their own")
     fits = isinstance(data, Iterable | Dataset) and not isinstance(data, str | bytes | np.ndarray)
     require(fits, "images", data, "a tensor [n, C, H, W], a Dataset, a DataLoader, or batches")
+    require(labels is None, "labels", labels, "none where the data bring their own")
     count = None
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         require(hasattr(data, "__len__"), "images", data, "a Dataset with a length, or batches")

@@ -117,7 +117,7 @@ def saliency_invariance(maps: Tensor, *, distinct: bool = False) -> Tensor:
 
 def unit_maps(maps: Tensor) -> Tensor:
     """Maps `[G, n, ...]` as vectors of length 1, or 0 where they are empty: `[G, n, pixels]`."""
-    maps = _checked(maps, "maps", "G, n, ...").flatten(2)
+    maps = _checked(maps, "maps", "G, n, pixels, ...").flatten(2)
     # By the largest value first: the square of a tiny one would be 0, of a huge one infinite
     return nn.functional.normalize(maps / _not_zero(maps.abs().amax(-1, keepdim=True)), dim=-1)
 
@@ -187,8 +187,9 @@ def largest_singular_value(model: nn.Module, images: Tensor) -> Tensor:
         j = jacobian(model, part)
         if not j.isfinite().all():
             raise ValueError("the slopes of the logits are not finite; check the model")
-        squared.append(torch.linalg.eigvalsh(j @ j.mT)[:, -1])
-    return torch.cat(squared).clamp(min=0).sqrt()
+        wide = j.double()  # else squares of small slopes are 0, and of large ones infinite
+        squared.append(torch.linalg.eigvalsh(wide @ wide.mT)[:, -1])
+    return torch.cat(squared).clamp(min=0).sqrt().to(j.dtype)
 
 
 # What `measure` tells of the logits besides the paper's measures: logits `[G, n, C]` -> `[n]`

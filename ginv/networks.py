@@ -195,7 +195,7 @@ class Ensemble(nn.Module):
 
 
 def small_convnet(generator: Generator | None = None, *, classes: int = CLASSES) -> nn.Sequential:
-    """A network that is no perceptron: three convolutions with ReLU and a linear output.
+    """A network that is no perceptron: three convolutions, each with BatchNorm and ReLU.
 
     `[n, 1, 36, 36]` -> `[n, classes]`, with He's weights. Two kernels are 4 wide and not 3: at a
     stride of 2 only those of even width see an image of even width from all sides alike, as
@@ -203,7 +203,8 @@ def small_convnet(generator: Generator | None = None, *, classes: int = CLASSES)
     """
     features = nn.Sequential()
     for sizes in ((1, 16, 4), (16, 32, 4), (32, 32, 3)):
-        features.extend([skip_init(nn.Conv2d, *sizes, stride=2, padding=1), nn.ReLU()])
+        convolution = skip_init(nn.Conv2d, *sizes, stride=2, padding=1)
+        features.extend([convolution, nn.BatchNorm2d(sizes[1]), nn.ReLU()])
     model = nn.Sequential(features.append(nn.Flatten()), _linear(32 * 5 * 5, classes))
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):

@@ -183,13 +183,15 @@ def _check_projection(model: nn.Module, group: Group, input_shape: tuple[int, ..
 def weight_orbits(
     model: nn.Module, group: Group, input_shape: tuple[int, ...] = (1, *IMAGE_SHAPE)
 ) -> list[tuple[Tensor, Tensor]]:
-    """Each parameter that the group moves, and its orbit `[G, *its shape]`.
+    """Each parameter that the group moves, once, and its orbit `[G, *its shape]`.
 
     The group acts on both ends of a layer: on the pixels of the image, and on hidden units or
     channels, which come as orbits (`ginv.groups.moved_units`).
     """
     require(isinstance(model, nn.Module), "model", model, "a torch.nn.Module")
     require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise ValueError("the weights were made in inference mode, and cannot be changed")
     check_group_once(group, input_shape, exact=True)
     weighed = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     orbits: list[tuple[Tensor, Tensor]] = []
@@ -208,7 +210,7 @@ def weight_orbits(
             except ValueError as error:  # the group cannot act on its kernel
                 raise ValueError(f"layer {name} ({type(layer).__name__}): {error}") from None
             channels = len(weight)
-    return orbits
+    return [*{id(tensor): (tensor, orbit) for tensor, orbit in orbits}.values()]
 
 
 def _of(norm: nn.Module) -> list[Tensor]:

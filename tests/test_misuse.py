@@ -51,7 +51,11 @@ CALLS = {
     },
     "logit_invariance empty": (lambda: ginv.logit_invariance(LOGITS[:0]), "logits is a tensor [0, 3, 9]; allowed: a tensor [G, n, C], not empty"),
     "logit_invariance distinct": (lambda: ginv.logit_invariance(LOGITS[:1], distinct=True), "distinct pairs need a group of 2 or more elements, got 1"),
-    "saliency_invariance": (lambda: ginv.saliency_invariance(LOGITS[0, 0]), "maps is a tensor [9]; allowed: a tensor [G, n, ...]"),
+    **{
+        f"saliency_invariance {maps.ndim}": (partial(ginv.saliency_invariance, maps), f"maps is a tensor {[*maps.shape]}; allowed: a tensor [G, n, pixels, ...]")
+        for maps in (LOGITS[0, 0], LOGITS[0])
+    },
+    "measure an array": (lambda: ginv.measure(MODEL, IMAGES.numpy(), LABELS, R4), "images is array([[[[1., 1.,"),
     "orbit_logits": (lambda: ginv.orbit_logits(MODEL, IMAGES[:0], R4), "images is a tensor [0, 1, 12, 12]; allowed: a tensor [n, C, H, W], not empty"),
     "orbit_logits batch_size": (lambda: ginv.orbit_logits(MODEL, IMAGES, R4, batch_size=0), "batch_size is 0; allowed: integers from 1, or None"),
     "orbit_logits size": (lambda: ginv.orbit_logits(MODEL, IMAGES[..., 1:, 1:], R4), "images is a tensor [3, 1, 11, 11]; allowed: those of 144 values each"),

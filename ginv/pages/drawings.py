@@ -2,27 +2,36 @@
 
 import math
 from collections.abc import Sequence
+from itertools import cycle, product
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.ticker import LogLocator
+from pandas.io.formats.style import Styler
 from torch import Tensor
 
 from ginv.groups import Group
 from ginv.pages.figures import (
+    FORM_STYLES,
     GROUP_NAMES,
     METHOD_NAMES,
     METHOD_STYLES,
     MethodStyle,
+    group_columns,
+    group_panels,
     panel_grid,
     show_saliency,
+    show_table,
 )
-from ginv.pages.settings import Settings
-from ginv.runs.nu import TARGET
+from ginv.pages.paper import METRICS
+from ginv.pages.settings import WEIGHT_DECAYS, Settings
+from ginv.runs.nu import TARGET, chosen_nu
 
 
 def show_images(rows: dict[str, dict[str, Tensor]]) -> None:
@@ -93,6 +102,104 @@ def show_decay(axis: Axes, table: pd.DataFrame, looks: dict[str, MethodStyle]) -
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter("")
     axis.margins(0.1)
+
+
+def draw_relative(settings: Settings, means: pd.DataFrame, looks: dict[str, MethodStyle]) -> None:
+    """Sensitivities relative to DA, bare and per unit of logit scale.
+
+    means: a row by group and method.
+    """
+    panels = group_columns(settings, 5, "bare", "per logit scale")
+    for name, (above, below) in panels.items():
+        ratios = (means.loc[name] / means.loc[name].loc["DA"]).loc[[*looks]]
+        show_relative(above, ratios, looks)
+        show_relative(below, ratios.div(ratios.logit_norm, axis=0), looks)
+        below.set(xlabel="relative to DA")
+    _legend_below(above, 5)
+
+
+def draw_decay(settings: Settings, means: pd.DataFrame, looks: dict[str, MethodStyle]) -> None:
+    """Accuracy and SI against sigma_max, of DA with growing weight decay and of other methods.
+
+    means: a row by group and method.
+    """
+    strengths: dict[str, float] = {"DA": 0}
+    strengths |= {f"DA, weight decay {decay:g}": decay for decay in WEIGHT_DECAYS}
+    panels = group_columns(settings, 4.6, "accuracy (%)", "SI")
+    for name, (above, below) in panels.items():
+        table = means.loc[name].rename(index=strengths)
+        show_decay(above, table[["sigma_max", "accuracy"]], looks)
+        show_decay(below, table[["sigma_max", "SI"]], looks)
+        below.set(xlabel="$\\sigma_{max}(J)$")
+    _legend_below(above, 4)
+
+
+def draw_forms(settings: Settings, reached: pd.Series) -> None:
+    """SI over the weight of each form of the penalty, that which was chosen larger.
+
+    reached: SI by group, form and nu.
+    """
+    for name, axis in group_panels(settings).items():
+        for form, look in FORM_STYLES.items():
+            line, nu = reached[name, form], chosen_nu(name, form)
+            axis.semilogx(line, look.line, marker=look.marker, ms=4, color=look.colour, label=form)
+            axis.plot(nu, line[nu], look.marker, ms=10, color=look.colour)
+        axis.axhline(TARGET, ls="--", color="grey")
+        axis.set(xlabel="weight ν of the penalty", ylabel="SI (validation)")
+        axis.label_outer()
+    _legend_below(axis, 3)
+
+
+def draw_one_direction(norms: pd.DataFrame) -> None:
+    """sigma_max while one direction is forgotten, relative to its start, and the logit error.
+
+    norms: a row a time, a column a start.
+    """
+    _, axis = plt.subplots(figsize=(6.5, 3))
+    looks = zip(("-", "--", "-."), (5, 1.5, 1.5), strict=True)
+    for (label, norm), (line, width) in zip(norms.items(), looks, strict=False):
+        look: dict[str, Any] = dict(color="black", lw=width, alpha=1.5 / width, label=label)
+        axis.plot(norm / norm.iloc[0], line, **look)
+    error = np.exp(-2 * norms.index)
+    axis.plot(norms.index, error, ":", color="grey", label="logit error, of all three")
+    axis.set(xlabel="time, in units of $1/\\epsilon^T\\epsilon$", ylabel="relative to the start")
+    axis.legend(bbox_to_anchor=(1, 0.9))
+
+
+def draw_flow(
+    settings: Settings, relative: pd.DataFrame, tied: dict[str, float], steps: int
+) -> None:
+    """What the flow of all images does to a linear network, and where training would be by then.
+
+    relative: to the start, a row by group and time. tied: sigma_max of the weight-tied network,
+    likewise.
+    """
+    labels = "$\\sigma_{max}$, relative to start", "relative to start"
+    for name, (above, below) in group_columns(settings, 4.4, *labels).items():
+        curves = relative.loc[name].iloc[1:]  # the start has no place on a logarithmic axis
+        above.semilogx(curves["σ max"], "k-", label="the flow")
+        above.axhline(tied[name], color="grey", ls=":", label="weight-tied")
+        below.loglog(curves["logit error"], "k--", label="logit error")
+        below.loglog(curves.distance, "k-.", label="distance from tied")
+        for axis in (above, below):
+            axis.axvline(steps, color="grey", lw=1)
+            axis.legend(loc="lower left")
+        above.set(ylim=(0, 1.05))
+        below.set(xlabel="time, in units of $1/\\lambda_{max}$", ylim=(1e-16, 10))
+
+
+def draw_deep(paths: dict[int, pd.DataFrame]) -> None:
+    """sigma_max of a deep linear network and of a part of it, relative to the start.
+
+    paths: for each depth a row a step, and a column for each of the two.
+    """
+    _, axes = plt.subplots(1, 2, figsize=(8, 2.8), sharey=True)
+    for axis, column in zip(axes, next(iter(paths.values())), strict=True):
+        for (depth, path), line in zip(paths.items(), cycle(("-", "--", "-.", ":")), strict=False):
+            axis.plot(path[column] / path[column][0], line, color="black", label=f"depth {depth}")
+        axis.set(xlabel="step", title=f"$\\sigma_{{max}}$ {column}")
+    axes[0].set_ylabel("relative to start")
+    axis.legend(loc="lower left")
 
 
 def show_maps(axes: Sequence[Axes], images: Tensor, maps: Tensor, text: str) -> None:
@@ -256,6 +363,73 @@ def draw_three_ways(acting: Group, image: Tensor) -> None:
     regularised.text(10.4, -0.6, text, va="center", fontsize=9)
 
 
+WAYS = {  # to invariance, and what they are compared with
+    "DA": METHOD_STYLES["DA"],
+    "DA, same budget": MethodStyle(METHOD_STYLES["DA"].colour, "D", ""),
+    "IR": METHOD_STYLES["IR"],
+    "gradients": MethodStyle("#56B4E9", "P", ""),
+    "DA, one view": MethodStyle(METHOD_STYLES["DA"].colour, "v", ""),
+    "symmetry decay": MethodStyle("#CC79A7", "*", ""),
+    "symmetry decay, one view": MethodStyle("#CC79A7", "X", ""),
+    "combined": MethodStyle("#222222", "p", ""),
+    "WT": METHOD_STYLES["WT"],
+}
+
+
+def draw_ways(
+    settings: Settings, networks: pd.DataFrame, starts: dict[str, str], base: str
+) -> None:
+    """Accuracy against SI over distinct pairs, a marker per network; dashed: the mean of `base`.
+
+    networks: a row by group, recipe and seed. starts: which recipes begin at no random weights, and
+    are open.
+    """
+    figure, axes = plt.subplots(1, len(settings.groups), figsize=(8, 4.4), squeeze=False)
+    for name, axis in zip(settings.groups, axes.flat, strict=True):
+        for recipe, look in WAYS.items():
+            rows, fill = networks.loc[name, recipe], "none" if recipe in starts else look.colour
+            dots: dict[str, Any] = dict(color=look.colour, mfc=fill, ls="", ms=7, label=recipe)
+            axis.plot(rows.SI_distinct, rows.accuracy, look.marker, **dots)
+        mean = networks.loc[name, base].accuracy.mean()
+        axis.axhline(mean, color=METHOD_STYLES["DA"].colour, ls="--", lw=1)
+        axis.axvline(TARGET, color="0.5", ls=":", lw=1)
+        axis.set(xlabel="SI over distinct pairs", title=GROUP_NAMES[name], xlim=(0, 1.03))
+    axes[0, 0].set_ylabel("accuracy over the orbit (%)")
+    handles = axis.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize="small")
+
+
+def draw_lost(lost: dict[str, pd.DataFrame]) -> None:
+    """Points of accuracy lost: a panel a group, a line a setting, a marker for each of `WAYS`."""
+    settings = list(dict.fromkeys(name for table in lost.values() for name in table.index))
+    size = (8, 0.32 * len(settings) + 1.2)
+    figure, axes = plt.subplots(1, len(lost), figsize=size, sharex=True, squeeze=False)
+    for axis, (title, table) in zip(axes.flat, lost.items(), strict=True):
+        for way, points in table.items():
+            look = WAYS[str(way)]
+            axis.plot(points, range(len(points)), look.marker, color=look.colour, ls="", label=way)
+        axis.axvline(0, color=METHOD_STYLES["DA"].colour, ls="--", lw=1)
+        axis.set(title=title, xlabel="points lost", yticks=range(len(table)))
+        axis.set_yticklabels(table.index)
+        axis.set_ylim(len(table) - 0.5, -0.5)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+
+
+def draw_travel(travelled: dict[float, pd.DataFrame], title: str) -> None:
+    """How much of each layer is not symmetric, over training: solid with a decay, dashed without.
+
+    travelled: by the strength of the decay, a row an epoch, a column a layer.
+    """
+    _, axis = plt.subplots(figsize=(6, 3.2))
+    for strength, layers in travelled.items():
+        for i, (layer, share) in enumerate(layers.items()):
+            colour = plt.get_cmap("viridis")(i / len(layers.columns))
+            label = str(layer).removesuffix(".weight") if strength else None
+            axis.plot(share, "-" if strength else "--", color=colour, label=label)
+    axis.set(xlabel="epoch", ylabel="not symmetric", ylim=(0, 1), title=title)
+    axis.legend(fontsize="small", ncols=2)
+
+
 def draw_fronts(name: str, fronts: dict[str, pd.DataFrame]) -> None:
     """Accuracy against SI over nu: that of IR beside each change of it, and the accuracy of DA."""
     changes = [each for each in fronts if each not in ("DA", "IR")]
@@ -273,13 +447,12 @@ def draw_fronts(name: str, fronts: dict[str, pd.DataFrame]) -> None:
     figure.suptitle(GROUP_NAMES[name])
 
 
-def draw_partners(
-    settings: Settings, partners: pd.DataFrame, looks: dict[str, MethodStyle]
-) -> None:
+def draw_partners(settings: Settings, partners: pd.DataFrame) -> None:
     """How units agree with their partners, and with themselves, layer by layer.
 
     partners: columns partner and itself, rows group, network, layer (from 0).
     """
+    looks = WAYS | {"random weights": MethodStyle("0.6", "v", "")}
     figure, axes = panel_grid(settings, 1, len(settings.groups), 3.4, sharey=True)
     for name, axis in zip(settings.groups, axes.flat, strict=True):
         for key, rows in partners.loc[name].groupby(level=0):
@@ -292,11 +465,7 @@ def draw_partners(
     figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="small")
 
 
-def draw_sensitivity(
-    settings: Settings,
-    ratios: dict[tuple[str, str], pd.DataFrame],
-    looks: dict[str, MethodStyle],
-) -> None:
+def draw_sensitivity(settings: Settings, ratios: dict[tuple[str, str], pd.DataFrame]) -> None:
     """sigma_max over that of a reference, bare and over the size of the logits: ranges of seeds.
 
     ratios: a row a seed, by group and recipe.
@@ -308,7 +477,7 @@ def draw_sensitivity(
     for row, name in zip(axes, settings.groups, strict=True):
         for axis, metric in zip(row, words, strict=True):
             for i, recipe in enumerate(recipes):
-                ratio, look = ratios[name, recipe][metric], looks[recipe]
+                ratio, look = ratios[name, recipe][metric], WAYS[recipe]
                 axis.plot([ratio.min(), ratio.max()], [i, i], color=look.colour)
                 axis.plot(ratio.mean(), i, look.marker, color=look.colour)
             axis.axvline(1, color="0.5", lw=1)
@@ -317,6 +486,86 @@ def draw_sensitivity(
             axis.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
             axis.minorticks_off()
             axis.set(yticks=range(len(recipes)), yticklabels=recipes)
+
+
+def show_readings(rows: pd.DataFrame, metric: str, methods: Sequence[str], caption: str) -> Styler:
+    """A metric under each reading, below its values in this book; * where the change is large.
+
+    rows: columns choice, reading, group, method, metric, value, default and large.
+    """
+    rows = rows[(rows.metric == metric) & rows.method.isin(methods)]
+    ours = rows.assign(choice="this book", reading="", value=rows.default, large=False)
+    key = ["choice", "reading", "group", "method"]
+    rows = pd.concat([ours, rows]).drop_duplicates(key)
+    rows["text"] = rows.value.map("{:#.3g}".format) + rows.large.map({True: " *", False: ""})
+    order = pd.MultiIndex.from_frame(rows[key[:2]].drop_duplicates())
+    columns = [*product(rows.group.unique(), methods)]
+    shown = rows.set_index(key).text.unstack([2, 3]).loc[order, columns]
+    return show_table(shown, f"{caption}; * where the change is large")
+
+
+def draw_choices(
+    settings: Settings,
+    rows: pd.DataFrame,
+    below: Sequence[str],
+    above: Sequence[str],
+    large: float,
+) -> Figure:
+    """What each choice changes, a panel a metric, in units of the error; a band for what is small.
+
+    rows: columns choice, group, method, metric and units. below, above: the choices, from the
+    bottom up, on both sides of a line.
+    """
+    choices = [*below, *above]
+    figure, axes = plt.subplots(1, len(METRICS), figsize=(9, 4.8), sharex=True, sharey=True)
+    for metric, axis in zip(METRICS, axes, strict=True):
+        axis.axvspan(-large, large, color="0.9", lw=0)
+        axis.axhline(len(below) - 0.5, color="0.3", lw=0.8)
+        for (name, method), part in rows[rows.metric == metric].groupby(["group", "method"]):
+            style, up = METHOD_STYLES[method], 0.15 if name == "R4" else -0.15
+            fill = style.colour if up > 0 else "white"
+            look: dict[str, Any] = dict(color=style.colour, mfc=fill, ls="", ms=5)
+            places = [choices.index(choice) + up for choice in part.choice]
+            axis.plot(part.units, places, style.marker, label=f"{method} {name}", **look)
+        axis.set(title=metric, yticks=range(len(choices)), yticklabels=choices)
+        axis.set_xscale("symlog", linthresh=1, linscale=0.4)
+        axis.set_xticks([-100, -10, 10, 100], ["-100", "-10", "10", "100"], fontsize="small")
+    handles = axes[0].get_legend_handles_labels()
+    legend = figure.legend(*handles, loc="outside lower center", ncols=6)
+    legend.set_title(f"change, in units of the error ({settings.profile} profile)")
+    return figure
+
+
+def draw_search(
+    settings: Settings,
+    search: pd.DataFrame,
+    back: pd.DataFrame,
+    ours: pd.Series,
+    paper: pd.DataFrame,
+) -> None:
+    """SI of DA under each reading, of one group against the other, and the paper's as a box.
+
+    search, back: all readings and those that turn maps back, a row each, a column a group. paper:
+    columns mean and sd, a row a group.
+    """
+    _, axis = plt.subplots(figsize=(6, 4.4))
+    xy = [settings.groups[0], settings.groups[-1]]  # the same twice where there is one group
+    for dots, grey, label in (
+        (search, "0.75", "maps not turned back"),
+        (back, "0.35", "turned back"),
+    ):
+        axis.plot(*dots[xy].to_numpy().T, ".", ms=3, color=grey, label=label)
+    axis.plot(*ours[xy], "o", color=METHOD_STYLES["DA"].colour, label="this book")
+    corner, size = (paper["mean"] - paper["sd"])[xy].to_numpy(), 2 * paper["sd"][xy]
+    axis.add_patch(plt.Rectangle(corner, *size, fill=False, lw=2, label="the paper, ±"))
+    axis.set(xlabel=f"SI of DA on {xy[0]}", ylabel=f"SI of DA on {xy[1]}")
+    axis.legend()
+
+
+def _legend_below(axis: Axes, columns: int) -> None:
+    """What the lines of an axis are, for all panels of its figure."""
+    handles = axis.get_legend_handles_labels()
+    axis.figure.legend(*handles, loc="outside lower center", ncols=columns)
 
 
 def _place(axis: Axes, picture: Tensor, x: float, y: float, zoom: float = 0.75) -> None:

@@ -166,6 +166,15 @@ def begun(
 
 
 @statistic
+def begun_difference(
+    tables: Tables, group: str, metric: str, one: str, other: str, initialisation: str
+) -> Found:
+    """The same of two methods, seed by seed."""
+    first, second = (begun(tables, group, metric, each, initialisation) for each in (one, other))
+    return first - second
+
+
+@statistic
 def difference(tables: Tables, group: str, metric: str, one: str, other: str) -> Any:
     return tables.of(group, one)[metric] - tables.of(group, other)[metric]
 

@@ -168,8 +168,9 @@ def check_claims(results):
     assert table.id.is_unique and len(table) > 180
     row = table.set_index("id")
     sweep = ["trade-off-R4", "trade-off-T3"]  # which has an interval over its nu
-    again = ["table1-li-da-again-R4", "table1-li-da-again-T3"]  # of four seeds, committed
-    assert {*row.index[row.low.notna() & row.high.notna()]} == {*sweep, *again}
+    committed = ("table1-li-da-again", "wt-above-da-glorot", "wt-above-da-he")  # of four seeds
+    begun = [f"{name}-{group}" for name in committed for group in ("R4", "T3")]
+    assert {*row.index[row.low.notna() & row.high.notna()]} == {*sweep, *begun}
     of_networks = ("wt-", "same-prediction-wt", "table1-")  # rather than of our code
     checks = row[(row.kind == "check") & ~row.index.str.startswith(of_networks)]
     assert (checks.verdict == "reproduced").all() and len(checks) > 30

@@ -280,6 +280,17 @@ def test_jacobian_of_a_linear_model_is_its_weight(generator):
     torch.testing.assert_close(largest_singular_value(model, images), expected)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1.0, 1e22, 1e30])
+def test_slopes_may_be_small_and_large(scale, generator):
+    """Their squares would not be numbers in single precision."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
+    with torch.no_grad():
+        model[1].weight.mul_(scale)
+    images = torch.randn(3, 1, 6, 6, generator=generator)
+    expected = torch.linalg.svdvals(model[1].weight.detach() / scale)[0].expand(3)
+    torch.testing.assert_close(largest_singular_value(model, images) / scale, expected)
+
+
 @pytest.mark.parametrize("group", [None, "R4"])
 def test_jacobian_is_the_finite_difference(group, generator):
     model = MLP(group and group_named(group), generator=generator).double()

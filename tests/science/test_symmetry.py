@@ -237,7 +237,15 @@ def perceptron(*between):
     return lambda: nn.Sequential(*layers(), nn.ReLU(), nn.Linear(8, 3))
 
 
+def sharing():
+    """Two layers with one weight."""
+    middle = [nn.Linear(8, 8), nn.Linear(8, 8)]
+    middle[1].weight = middle[0].weight
+    return perceptron(*[lambda each=each: nn.Sequential(nn.Tanh(), each) for each in middle])()
+
+
 SYMMETRIC = {
+    "layers that share a weight": (sharing, "R4", (1, 12, 12)),
     "perceptron with BatchNorm": (perceptron(lambda: nn.BatchNorm1d(8)), "R4", (1, 12, 12)),
     "perceptron of two directions": (perceptron(), "T3xV3", (1, 12, 12)),
     "perceptron of colours": (perceptron(), "S3", (3, 4, 12)),
@@ -443,6 +451,14 @@ class Fails(nn.Module):
 
     def forward(self, x):
         raise self.error
+
+
+@pytest.mark.parametrize("change", [symmetrise, partial(decay_asymmetry, share=0.1)])
+def test_weights_of_inference_mode_are_refused_in_one_line(change):
+    with torch.inference_mode():
+        model = made(perceptron())
+    with pytest.raises(ValueError, match="^the weights were made in inference mode, [^\n]*$"):
+        change(model, Rotations(4), input_shape=(1, 12, 12))
 
 
 RAISED = [(RuntimeError("shapes"), ValueError), (KeyboardInterrupt(), KeyboardInterrupt)]
