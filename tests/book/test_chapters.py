@@ -24,7 +24,7 @@ def book(tmp_path_factory):
     """A copy of the book without its results."""
     folder = tmp_path_factory.mktemp("book")
     shutil.copytree(ROOT / "book", folder / "book")
-    of_tune = "price.csv", "controls.csv", "initialisation.csv"
+    of_tune = "price.csv", "controls.csv", "initialisation.csv", "fronts.csv"
     kept = (*of_tune, "bench.csv", "timings.csv")  # and of `make bench`
     for table in (folder / "book" / "results").iterdir():
         if table.name not in kept:
@@ -281,16 +281,19 @@ def check_price(results):
     assert (decay.relative_LI < da.relative_LI / 10).all()
 
 
-@pytest.mark.parametrize("name", ["price", "controls"])
+@pytest.mark.parametrize("name", ["price", "controls", "initialisation", "fronts"])
 def test_the_committed_table_is_that_of_the_grid(name):
     table = pd.read_csv(ROOT / "book" / "results" / f"{name}.csv")
+    columns = [name for name in table if name not in ("metric", "value")]
+    keys = table[columns].astype(object).where(table[columns].notna(), None)
     wanted = {
-        (recipe, run.group, run.nu, run.seed)
+        tuple(recipe if name == "recipe" else getattr(run, name) for name in columns)
         for recipe, runs in read_grid(ROOT / "book" / f"{name}.yaml").recipes.items()
         for run in runs
     }
-    rows = table.groupby(["recipe", "group", "nu", "seed"]).size()
-    assert set(rows.index) == wanted and rows.nunique() == 1, "make tune"
+    for metric in ("accuracy", "LI", "DI", "SI", "SI_distinct"):
+        rows = [*keys[table.metric == metric].itertuples(index=False, name=None)]
+        assert set(rows) == wanted and len(rows) == len(wanted), "make tune"
 
 
 def check_performance(results):
