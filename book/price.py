@@ -669,7 +669,8 @@ drawings.draw_lost(elsewhere)
 
 # %% [markdown]
 # *The decay is cheap almost everywhere, the paper's penalty nowhere. Points of accuracy lost to data augmentation with the same
-# budget (dashed). The paper's recipe at SI 0.95, between three $\nu$ of one seed; where none of them reaches it, it is missing.*
+# budget (dashed). The paper's recipe at SI 0.95, between three $\nu$ of one seed; it is missing where none of them reaches that, and was not
+# trained at 256 and 512 units.*
 
 # %%
 away = pd.concat(elsewhere.values())["symmetry decay"]

@@ -405,9 +405,9 @@ def draw_lost(lost: dict[str, pd.DataFrame]) -> None:
     size = (8, 0.32 * len(settings) + 1.2)
     figure, axes = plt.subplots(1, len(lost), figsize=size, sharex=True, squeeze=False)
     for axis, (title, table) in zip(axes.flat, lost.items(), strict=True):
-        for way, points in table.items():
-            look = WAYS[str(way)]
-            axis.plot(points, range(len(points)), look.marker, color=look.colour, ls="", label=way)
+        for i, (way, points) in enumerate(table.items()):
+            look, places = WAYS[str(way)], [place + 0.15 * (i - 1) for place in range(len(points))]
+            axis.plot(points, places, look.marker, color=look.colour, ls="", label=way)
         axis.axvline(0, color=METHOD_STYLES["DA"].colour, ls="--", lw=1)
         axis.set(title=title, xlabel="points lost", yticks=range(len(table)))
         axis.set_yticklabels(table.index)
