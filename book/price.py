@@ -770,8 +770,8 @@ fails = larger.SI_distinct[penalties] < 0.3, behind[penalties] > 4
 expect("no penalty alone makes it invariant, and each costs 4 points or more", fails)
 
 # %% [markdown]
-# Here the decay makes the network invariant, 0.7 points below augmentation where this page was made, and so does the symmetric
-# start with a small penalty, 0.3 points below. The penalty alone does not, from a random start and at any $\nu$ that we
+# Here the decay makes the network invariant, 0.9 points below augmentation where this page was made, and so does the symmetric
+# start with a small penalty, 0.6 points below. The penalty alone does not, from a random start and at any $\nu$ that we
 # tried: SI over distinct pairs stays below 0.2, while the accuracy falls by 6, 25 and 46 points. One seed and 400 images:
 # enough to show that the recipes run, not what they cost.
 #

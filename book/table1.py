@@ -522,7 +522,7 @@ expect("all pairs are 2.9 and 1.0 points better", (cheaper - [2.9, 1.0]).abs() <
 
 # %% [markdown]
 # Is weight-tying the most accurate? From PyTorch's weights it is. From Glorot's and He's, which the paper cites, the order
-# turns on R4: DA has 95.4 and 94.9 %, and WT only 94.9 and 94.1. On T3 the two are within 0.3 points of each other. So this
+# turns on R4: DA has 95.4 and 94.9 %, and WT only 94.9 and 94.1 (from He's weights by more than chance). On T3 the two are within 0.3 points of each other. So this
 # sentence of the paper hangs on how the weights begin.
 #
 # The penalty on all pairs costs less accuracy than that on a random pair, by 2.9 points on R4 and 1.0 on T3: part of IR's
