@@ -105,20 +105,16 @@ expect("three cells of Table 1 are contradicted", missed == cells)
 
 # %% [markdown]
 # Five of the twelve are reproduced, five are undecided, and two are not reproduced. Those two are the numbers of Table 1.
-# Regularised networks on rotations are right in 86.3 % where the paper prints 87.9; the five other accuracies agree. (Moved along the
-# sweep over $\nu$ to the SI that the paper prints, the sixth agrees; and not every honest copy would pass, as the rule below
-# shows.) And the saliency similarity of augmentation is 0.47 on
-# rotations where it prints 0.17, while on translations LI alone is out, which a second training of the same networks brings
-# in. Of the five undecided ones some row cannot be told from its opposite by four seeds, or asks about a form of the
-# regulariser that never reached the SI at which the paper compares: the normalised error on translations.
+# Regularised networks on rotations are right in 86.3 % where the paper prints 87.9, though at the SI that it prints they
+# agree; the five other accuracies do. The SI of augmentation on rotations is 0.47 where it prints 0.17, while on
+# translations LI alone is out, which a second training brings in. Of the undecided ones some row cannot be told from its
+# opposite by four seeds, or asks about a form that never reached the SI at which the paper compares.
 #
 # A headline is reproduced (●) if every row that decides on it is, not reproduced (✕) if one of them is contradicted, and
 # undecided (◆) in all other cases. Click a sentence for its evidence.
 
 # %% [markdown]
 # ## How far is each verdict from turning?
-#
-# The thresholds are ours. Here is how far from its own each verdict stands.
 
 # %% {"tags": ["hide-input"]}
 table = as_table([judged[claim] for each in headlines for claim in each.rows])
