@@ -1,6 +1,7 @@
 """Prose that holds of the run that a page shows, or a banner."""
 
 import ast
+import html
 from pathlib import Path
 
 import jupytext
@@ -72,3 +73,23 @@ def test_a_check_can_fail_and_stands_above_its_prose(chapter):
         names = {node.id for node in ast.walk(condition) if isinstance(node, ast.Name)}
         assert names, f"{ast.unparse(call)} compares nothing"
         assert "hide-input" not in cell.metadata.get("tags", []), "a check is to be seen"
+
+
+@pytest.mark.parametrize("chapter", chapters(ROOT))
+def test_each_banner_shows_its_words(chapter, monkeypatch):
+    """As they were written, whatever marks they have in them."""
+    shown = []
+    monkeypatch.setattr("ginv.pages.prose.display", lambda data, raw: shown.append(data))
+    for call, *_ in checks(chapter):
+        words = call.args[0].value
+        expect(words, False)
+        banner = shown.pop()
+        assert words in banner["text/plain"] and html.escape(words) in banner["text/html"]
+
+
+@pytest.mark.parametrize("chapter", chapters(ROOT))
+def test_a_chapter_is_no_program(chapter):
+    """400 lines of code at most."""
+    cells = [c for c in jupytext.read(ROOT / f"{chapter}.py").cells if c.cell_type == "code"]
+    lines = [line for cell in cells for line in cell.source.splitlines() if line.strip()]
+    assert len(lines) <= 400
