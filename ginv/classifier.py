@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from ginv.networks import MLP
 from ginv.refuse import in_one_line, require, require_tensor, require_values
 
-# What a pass of a network may take, in bytes, where there is no GPU whose free memory tells
-BUDGET = 2**30
+# What a pass of a network may take, in bytes, where there is no GPU whose free memory tells. With
+# more, a tensor is too large for malloc to keep: fresh pages for each take longer than the products
+BUDGET = 2**27
 # One image's path through a network, in sizes of the image, where it cannot be looked at
 PER_IMAGE = 64
 LOADED = 64  # images of a data set at once

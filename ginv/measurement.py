@@ -260,7 +260,7 @@ def measure(
     - attribute: another attribution, called with a classifier, images and targets, such as
       `ginv.gradients`, or `lambda f, x, t: captum.attr.Saliency(f).attribute(x, target=t)`.
     - batch_size: how many images, oriented or on the path of the integrated gradients, go through
-      the model at once; "auto": as many as fit into 1 GiB, or half of a GPU's free memory.
+      the model at once; "auto": as many as fit into 128 MiB, or half of a GPU's free memory.
     - layers: True, or names of modules, for a table of what each does to the invariance.
     - exact: False allows a group that interpolates, and tells its own error, action_error.
     - keep_maps: hand out all maps.
