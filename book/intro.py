@@ -160,7 +160,7 @@ expect("at most 0.1 points lost at SI 0.99", (lost.round(1) <= 0.1) & (kept.SI_d
 # %% [markdown]
 # **5. That price is the penalty's, and not invariance's.** Let whatever is not symmetric in the weights decay, beside any
 # optimiser, and a network that starts from random weights ends at SI 0.99 within 0.1 points of augmentation on R4, and
-# above it on T3. (On a small convolutional network it lost more.) This is not in the paper.
+# above it on T3. (One small convolutional network came out within a point.) This is not in the paper.
 # [The price of invariance](price.ipynb)
 #
 # ## How much of the paper holds up
