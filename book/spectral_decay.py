@@ -447,7 +447,7 @@ steps = 300 * 20  # the epochs of this book, with 20 batches in each
 ages = sorted([0, steps, *np.geomspace(0.1, 1e11, 61)])
 states = {(acting.name, t): state(acting, t) for acting, t in product(groups, ages)}
 paths = pd.DataFrame(states).T
-relative = paths / paths.xs(0, level=1)
+relative = paths.div(paths.xs(0, level=1), level=0)
 
 # %% {"mystnb": {"figure": {"name": "fig-all-images"}, "image": {"alt": "Above, the largest singular value falling from 1 to about three quarters of its start; below, logit error and distance from the tied network falling to rounding, on logarithmic axes, one column per group"}}, "tags": ["hide-input"]}
 sigma_tied = {acting.name: sigma(tie(acting, W0)) / sigma(W0) for acting in groups}
