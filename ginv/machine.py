@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -84,8 +84,19 @@ def plain_torch() -> Iterator[None]:
         yield
 
 
-_EVALUATING: WeakKeyDictionary[nn.Module, tuple[int, Callable[[], None]]] = WeakKeyDictionary()
 _SWITCHING = threading.Lock()
+
+
+@dataclass(eq=False)
+class _Evaluation:
+    """Modules that some threads look at, one or several, and what they were before the first."""
+
+    modules: set[nn.Module] = field(default_factory=set)
+    threads: int = 0
+    restorers: list[Callable[[], None]] = field(default_factory=list)
+
+
+_EVALUATING: list[_Evaluation] = []  # no two share a module
 
 
 @contextmanager
@@ -98,8 +109,7 @@ def evaluating(model: Any) -> Iterator[None]:
         yield
         return
     with _SWITCHING:
-        count, restore = _EVALUATING.get(model) or (0, _restorer(model))
-        _EVALUATING[model] = count + 1, restore
+        _begin(model)
     try:
         if any(getattr(module, "training", False) for module in model.modules()):
             with _SWITCHING, in_one_line("the model cannot be put in evaluation mode"):
@@ -107,18 +117,36 @@ def evaluating(model: Any) -> Iterator[None]:
         yield
     finally:
         with _SWITCHING:
-            count, restore = _EVALUATING.pop(model)
-            if count > 1:
-                _EVALUATING[model] = count - 1, restore
-            else:
-                restore()
+            _end(model)
 
 
-def _restorer(model: nn.Module) -> Callable[[], None]:
-    """Puts the modes of its modules, and the values of its buffers, back to what they are now."""
+def _begin(model: nn.Module) -> None:
+    """What shares a module with it, such as an average of it, is put back with it."""
+    found, own = _Evaluation(threads=1), [*model.modules()]
+    for other in [each for each in _EVALUATING if not each.modules.isdisjoint(own)]:
+        _EVALUATING.remove(other)
+        found.modules |= other.modules
+        found.threads += other.threads
+        found.restorers += other.restorers
+    found.restorers.append(_restorer([each for each in own if each not in found.modules]))
+    found.modules.update(own)
+    _EVALUATING.append(found)
+
+
+def _end(model: nn.Module) -> None:
+    found = next(each for each in _EVALUATING if model in each.modules)
+    found.threads -= 1
+    if not found.threads:
+        _EVALUATING.remove(found)
+        for restore in reversed(found.restorers):  # what came later may hold what was there
+            restore()
+
+
+def _restorer(modules: list[nn.Module]) -> Callable[[], None]:
+    """Puts their modes, and the values of their buffers, back to what they are now."""
     # One that TorchScript has frozen has no mode
-    modes = {m: m.training for m in model.modules() if hasattr(m, "training")}
-    owners = [m._buffers for m in model.modules() if isinstance(m._buffers, dict)]
+    modes = {m: m.training for m in modules if hasattr(m, "training")}
+    owners = [m._buffers for m in modules if isinstance(m._buffers, dict)]
     buffers = [
         (own, name, buffer, buffer.clone())
         for own in owners
