@@ -7,6 +7,7 @@ kept aside there and, in time, made again. Dask and fsspec come with the extra `
 """
 
 import ipaddress
+import random
 import re
 import sys
 import time
@@ -24,6 +25,8 @@ from ginv.runs.train import Failed, train
 
 RETRIES = 2  # of a stack that failed on a worker; one whose worker died is not counted
 SECONDS_TO_CONNECT = 5
+SECONDS_TO_SETTLE = 5  # of a record elsewhere that another may be writing just now
+ATTEMPTS = 8  # to write one that others write, too
 
 
 Values = dict[str, float]
@@ -100,7 +103,8 @@ def on_workers(
             if future.status == "finished":
                 yield dict(zip(stack, future.result(), strict=True))
             else:
-                yield dict.fromkeys(stack, " ".join(repr(future.exception()).split()))
+                reason = repr(future.exception() or OSError(f"the scheduler {scheduler} went away"))
+                yield dict.fromkeys(stack, " ".join(reason.split()))
 
 
 def require_scheduler(address: str) -> None:
@@ -171,8 +175,7 @@ def pull(url: str, specifications: Sequence[dict]) -> None:
         if store.load(specification) or not files.exists(f"{there}/{store.SUMS}"):
             continue
         try:
-            content = {file: files.cat_file(f"{there}/{file}") for file in store.FILES}
-            store.adopt(specification, content)
+            store.adopt(specification, _settled(files, there))
         except store.DAMAGED as error:
             aside = f"{folder}/set-aside-{name}-{time.time_ns()}"
             kept = f"it is kept as {aside}, and made again"
@@ -187,10 +190,34 @@ def push(url: str, specifications: Sequence[dict]) -> None:
     for specification in specifications:
         there = f"{folder}/{store.record_name(specification)}"
         if not files.exists(f"{there}/{store.SUMS}"):
+            _write(files, there, store.content(specification))
+
+
+def _write(files: Any, there: str, content: dict[str, bytes]) -> None:
+    """Several may write one record at a time, whose seconds differ: the last leaves it whole."""
+    for attempt in range(ATTEMPTS):
+        with suppress(FileNotFoundError):  # another has set it aside
             files.makedirs(there, exist_ok=True)
-            for name in store.FILES:
-                content = (store.record_folder(specification) / name).read_bytes()
-                files.pipe_file(f"{there}/{name}", content)
+            for name, data in content.items():
+                files.pipe_file(f"{there}/{name}", data)
+            if store.is_whole(_read(files, there)):
+                return
+        time.sleep(random.uniform(0, 0.1 * 2**attempt))
+
+
+def _read(files: Any, there: str) -> dict[str, bytes]:
+    return {name: files.cat_file(f"{there}/{name}") for name in store.FILES}
+
+
+def _settled(files: Any, there: str) -> dict[str, bytes]:
+    """The files of a record: whole, or not whole for longer than it takes to write them."""
+    found, before = _read(files, there), None
+    for _ in range(ATTEMPTS):
+        if store.is_whole(found) or found == before:
+            break
+        time.sleep(SECONDS_TO_SETTLE)
+        found, before = _read(files, there), found
+    return found
 
 
 def _open(url: str) -> tuple[Any, str]:

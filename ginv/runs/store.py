@@ -149,6 +149,25 @@ def adopt(specification: dict, content: Mapping[str, bytes]) -> None:
             new.rename(folder)
 
 
+def content(specification: dict) -> dict[str, bytes]:
+    """The files of a record that is stored, or came with the clone, for another store."""
+    folder = record_folder(specification)
+    if not folder.is_dir():
+        folder = _shipped(specification)
+    found = {name: _bytes(folder / name) for name in (RECORD, TENSORS)}
+    return found | {SUMS: "".join(_sums(found).values()).encode()}
+
+
+def is_whole(content: Mapping[str, bytes]) -> bool:
+    """Whether these are the files of one record, by their sums."""
+    return not _altered(content, content[SUMS])
+
+
+def _altered(content: Mapping[str, bytes], written: bytes) -> list[str]:
+    sums = _sums({name: content[name] for name in (RECORD, TENSORS)})
+    return [name for name, line in sums.items() if line.encode() not in written]
+
+
 def remove(specification: dict) -> None:
     """Remove a record, whole or not at all; where the store cannot be written it stays."""
     with suppress(OSError), _lock() as aside:
@@ -273,8 +292,7 @@ def _read(folder: Path) -> Stored:
     content = {name: _bytes(folder / name) for name in (RECORD, TENSORS)}
     sums, sealed = _sums(content), (folder / SUMS).exists()
     written = _bytes(folder / SUMS) if sealed else b""
-    altered = [name for name, line in sums.items() if line.encode() not in written]
-    if sealed and altered:
+    if sealed and (altered := _altered(content, written)):
         raise ValueError(f"{' and '.join(altered)} differs from {SUMS}")
     record, tensors = json.loads(content[RECORD]), safetensors.torch.load(content[TENSORS])
     if record_name(record["specification"]) != folder.name:

@@ -126,7 +126,8 @@ class TestRemote:
     """A folder, and what lives in memory alone, by their URLs."""
 
     @pytest.fixture(params=["file", "memory"])
-    def url(self, request, tmp_path):
+    def url(self, request, tmp_path, monkeypatch):
+        monkeypatch.setattr(cluster, "SECONDS_TO_SETTLE", 0.1)
         yield f"{request.param}://{tmp_path}/remote"
         fsspec.filesystem("memory").store.clear()
 
@@ -199,6 +200,63 @@ class TestRemote:
         machine()
         run_grid(grid, remote=url)
         assert trainings == []
+
+    @pytest.mark.parametrize("place", range(1, 6))
+    def test_two_that_write_a_record_at_once_leave_it_whole(
+        self, place, url, machine, monkeypatch, capfd
+    ):
+        """Whose seconds differ: at any file of the one, the other writes all of it."""
+        files, _ = fsspec.core.url_to_fs(url)
+        specification, write = {"of": "a record"}, type(files).pipe_file
+        machine()
+        store.save(specification, {"x": torch.ones(3)}, {"seconds": 1.0})
+        mine = store.store_folder()
+        machine()
+        store.save(specification, {"x": torch.ones(3)}, {"seconds": 2.0})
+        written = []
+
+        def meanwhile(self, path, value, **options):
+            written.append(path)
+            if len(written) == place:
+                with monkeypatch.context() as there:
+                    there.setenv("GINV_RUNS", str(mine))
+                    push(url, [specification])
+            write(self, path, value, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(files), "pipe_file", meanwhile)
+            push(url, [specification])
+        machine()
+        pull(url, [specification])
+        assert store.load(specification)[1]["seconds"] in (1.0, 2.0)
+        assert capfd.readouterr().err == ""
+
+    def test_one_that_is_being_written_is_waited_for(self, url, machine, monkeypatch, capfd):
+        files, folder = fsspec.core.url_to_fs(url)
+        specification = {"of": "a record"}
+        store.save(specification, {"x": torch.ones(3)}, {})
+        push(url, [specification])
+        path = f"{folder}/{store.record_name(specification)}/{store.RECORD}"
+        whole = files.cat_file(path)
+        files.pipe_file(path, b"{}")
+        machine()
+        monkeypatch.setattr(cluster.time, "sleep", lambda _: files.pipe_file(path, whole))
+        pull(url, [specification])
+        assert store.load(specification) and capfd.readouterr().err == ""
+
+    def test_a_network_that_came_with_the_clone_is_sent(self, url, machine, monkeypatch, tmp_path):
+        """It is in no store of this machine."""
+        monkeypatch.setenv("GINV_FRESH", "0")
+        specification = RUNS[0].specification
+        machine()
+        store.save(specification, {"x": torch.ones(3)}, {})
+        monkeypatch.setattr(store, "SHIPPED", store.store_folder())
+        machine()
+        push(url, [specification])
+        monkeypatch.setattr(store, "SHIPPED", tmp_path / "none")
+        machine()
+        pull(url, [specification])
+        assert store.load(specification)[0]["x"].tolist() == [1, 1, 1]
 
     def test_a_record_of_another_name_is_not_taken(self, url, machine):
         """Nor anything from outside the folder: names are hashes of what is asked for, and never
