@@ -400,10 +400,16 @@ def check_group_once(group: Group, shape: tuple[int, ...], exact: bool) -> None:
     """`check_group`, of a group that can be recognised only the first time."""
     require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
     _require_shape(shape)
-    if type(group).__hash__ in (object.__hash__, None):
-        check_group(group, shape, exact=exact)  # its attributes may have changed since
-    else:
+    if _tells_itself_apart(group):
         _known(group, tuple(shape), exact)
+    else:
+        check_group(group, shape, exact=exact)  # its attributes may have changed since
+
+
+def _tells_itself_apart(group: Group) -> bool:
+    """Whether its class itself, and not one that it extends, says when two of it are equal."""
+    parts = [part for part in vars(group).values() if isinstance(part, Group)]
+    return bool(vars(type(group)).get("__hash__")) and all(map(_tells_itself_apart, parts))
 
 
 def move_map(group: Group, g: int, x: Tensor, channels: int) -> Tensor:

@@ -171,7 +171,7 @@ _PROJECTED: WeakKeyDictionary[nn.Module, set] = WeakKeyDictionary()  # for which
 def _check_projection(model: nn.Module, group: Group, input_shape: tuple[int, ...]) -> None:
     """Refuse, once, a network whose projection is not invariant: the decay would lead nowhere."""
     known = _PROJECTED.setdefault(model, set())
-    layers = tuple(map(type, model.modules()))
+    layers = tuple(map(type, model.modules())), repr(model)  # which has kernels and strides
     if (kind := (type(group), group.name, tuple(input_shape), layers)) not in known:
         projected = copy.deepcopy(model)
         _copy([(w, orbit.mean(0)) for w, orbit in weight_orbits(projected, group, input_shape)])

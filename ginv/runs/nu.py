@@ -22,7 +22,7 @@ NARROW = 1.1  # or else nu is within this factor of one whose SI is below the ta
 SEEDS = (0, 1, 2, 3)
 SEARCH_SEED = SEEDS[0]  # finds the neighbourhood; the answer is that of all seeds
 DECADES = (1.0, 10.0, 100.0)  # and on, to LARGEST, while SI stays below the target
-LARGEST = 1e4
+LARGEST, SMALLEST = 1e4, 1e-2
 STEP = 10 ** (1 / 4)  # 1.8: how near one seed goes
 FORM = ["group", "regulariser", "initialisation", "whole_orbit"]  # fields of Run
 COLUMNS = [*FORM, "nu", "seed", "accuracy", "LI", "DI", "SI"]
@@ -109,8 +109,8 @@ def _next_with_all_seeds(rows: pd.DataFrame, start: float) -> list[float]:
     failing = reached.index[reached.index < above]
     if reached[above] <= TARGET + WIDTH:
         return []
-    if failing.empty:
-        return [float(f"{above / STEP:.2g}")]
+    if failing.empty:  # where SI is 1 whatever nu is, it has no end
+        return [nu for nu in [float(f"{above / STEP:.2g}")] if nu >= SMALLEST]
     below = failing.max()
     if above <= NARROW * below:
         return []
@@ -175,8 +175,12 @@ def read_sweep() -> pd.DataFrame:
     return table[(table.initialisation == "pytorch") & ~table.whole_orbit]
 
 
-@lru_cache
 def whole_sweep() -> pd.DataFrame:
-    """The table of the search that comes with the package."""
+    """The table of the search that comes with the package; a copy."""
+    return _whole_sweep().copy()
+
+
+@lru_cache
+def _whole_sweep() -> pd.DataFrame:
     with files("ginv.runs").joinpath("nu_sweep.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)

@@ -58,6 +58,18 @@ def test_the_sweep_finds_the_smallest_nu_for_all_seeds(answer, luck):
     assert answer <= nu and similarity(nu, 0) - luck * 0.75 <= TARGET + WIDTH
 
 
+def test_the_sweep_ends_where_si_is_1_whatever_nu_is():
+    nu, table = swept(lambda nu, seed: 1.0)
+    assert nu == table.nu.min() and 0.01 <= nu < 0.02
+
+
+def test_the_table_of_the_search_cannot_be_changed_for_others():
+    before = chosen_nu("R4")
+    table = whole_sweep()
+    table["SI"] = 0.0
+    assert chosen_nu("R4") == before
+
+
 def test_the_sweep_ends_where_si_jumps():
     """Then nu is narrow, and not SI."""
     nu, table = swept(lambda nu, seed: 0.94 if nu < 23.4 else 0.97)

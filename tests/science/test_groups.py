@@ -1,4 +1,5 @@
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -321,3 +322,23 @@ def test_a_product_that_does_not_commute_is_no_run(name):
         ValueError, match=r"^[^\n]* is no group of images: \w+ and \w+ do not commu"
     ):
         Run(group=name)
+
+
+class Careless(Translations):
+    """Equal to another of its order, whatever it does."""
+
+    def __init__(self, skips):
+        super().__init__(6)
+        object.__setattr__(self, "skips", skips)
+
+    def act(self, g, x):
+        return x.roll(g + (self.skips and g > 0), -1)
+
+
+@pytest.mark.parametrize("wrap", [lambda group: group, lambda group: Product(group, Rotations(1))])
+def test_a_check_that_another_group_passed_is_no_check_of_this_one(wrap, generator):
+    x = torch.rand(2, 1, 6, 6, generator=generator)
+    ask = partial(measure, torch.nn.Flatten(), x, saliency=False, progress=False)
+    ask(group=wrap(Careless(False)))
+    with pytest.raises(ValueError, match="is no action"):
+        ask(group=wrap(Careless(True)))

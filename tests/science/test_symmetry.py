@@ -444,6 +444,16 @@ def test_the_decay_looks_once_at_each_network_group_and_size(monkeypatch):
     assert len(seen) == 5
 
 
+def test_the_decay_looks_again_where_a_layer_is_another_of_its_kind():
+    """A kernel of 3 at a stride of 2 does not see an even image from all sides alike."""
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    model = made(lambda: nn.Sequential(nn.Conv2d(1, 4, 4, 2, 1), nn.ReLU(), *pooled))
+    decay_asymmetry(model, Rotations(4), 1.0, (1, 12, 12))
+    model[0] = made(lambda: nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1)))[0]
+    with pytest.raises(ValueError, match="^[^\n]+$"):
+        decay_asymmetry(model, Rotations(4), 1.0, (1, 12, 12))
+
+
 class Fails(nn.Module):
     def __init__(self, error):
         super().__init__()
