@@ -319,9 +319,18 @@ class Stack:
 
     def fits(self, state: State) -> bool:
         """Whether a state is one of this stack, and not of another network or length."""
-        own = self.state(state.epoch, 0.0).tensors
-        kinds = [{n: (t.shape, t.dtype) for n, t in each.items()} for each in (own, state.tensors)]
-        return kinds[0] == kinds[1] and 0 <= state.epoch <= self.run.epochs
+        own, other = self.state(state.epoch, 0.0).tensors, state.tensors
+        kinds = [{n: (t.shape, t.dtype) for n, t in each.items()} for each in (own, other)]
+        if kinds[0] != kinds[1] or not 0 <= state.epoch <= self.run.epochs:
+            return False
+        going = ~other["history"].isnan().any(1)  # a run that diverged goes on as it may
+        numbers = [t[going] for t in other.values() if t.ndim and t.is_floating_point()]
+        try:
+            for values in other["generators"]:
+                Generator().set_state(values.clone())
+        except RuntimeError:
+            return False
+        return all(bool(each.isfinite().all()) for each in numbers)
 
     def restore(self, state: State) -> int:
         """Go on from a state; returns the number of its epochs."""

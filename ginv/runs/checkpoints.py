@@ -44,6 +44,8 @@ class Checkpoint:
         if (stored := store.load(self.specification)) is None:
             return None
         tensors, record = stored
+        if any(t.ndim and len(t) != len(self.runs) for t in tensors.values()):
+            return None
         rows = [self.runs.index(run) for run in runs]
         tensors = {name: t[rows] if t.ndim else t for name, t in tensors.items()}
         seconds = record.get("seconds")

@@ -226,6 +226,33 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_begins_again(interrupt, c
     assert f"{folder} cannot be used, {store.TENSORS} differs" in capsys.readouterr().err
 
 
+ODD = {
+    "fewer runs": lambda tensors: {name: t[:1] if t.ndim else t for name, t in tensors.items()},
+    "no generator": lambda tensors: {
+        **tensors,
+        "generators": torch.full_like(tensors["generators"], 255),
+    },
+    "not finite": lambda tensors: {
+        name: t * torch.nan if "exp_avg" in name else t for name, t in tensors.items()
+    },
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_checkpoint_that_holds_something_odd_costs_no_run(odd, interrupt):
+    """Whose sums are right."""
+    interrupt(5)
+    with pytest.raises(Stop):
+        train(RUNS[:2], device="cpu", progress=False)
+    (found,) = checkpoints.stored("cpu")
+    tensors, record = store.load(found.specification)
+    store.remove(found.specification)
+    store.save(found.specification, ODD[odd](tensors), {"seconds": record["seconds"]})
+    epochs = interrupt(100)
+    train(RUNS[:2], device="cpu", progress=False)
+    assert len(epochs) == EPOCHS
+
+
 def test_a_checkpoint_of_another_device_or_version_is_not_used(interrupt, monkeypatch):
     interrupt(5)
     with pytest.raises(Stop):
