@@ -155,6 +155,8 @@ def content(specification: dict) -> dict[str, bytes]:
     if not folder.is_dir():
         folder = _shipped(specification)
     found = {name: _bytes(folder / name) for name in (RECORD, TENSORS)}
+    if (folder / SUMS).exists():  # its own: new ones would say that what is damaged is right
+        return found | {SUMS: _bytes(folder / SUMS)}
     return found | {SUMS: "".join(_sums(found).values()).encode()}
 
 

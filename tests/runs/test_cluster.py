@@ -244,6 +244,18 @@ class TestRemote:
         pull(url, [specification])
         assert store.load(specification) and capfd.readouterr().err == ""
 
+    def test_damage_on_the_way_is_not_made_right(self, url, machine, monkeypatch, capfd):
+        specification = {"of": "a record"}
+        store.save(specification, {"x": torch.ones(3)}, {})
+        file = store.record_folder(specification) / store.TENSORS
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+        monkeypatch.setattr(cluster.time, "sleep", lambda _: None)
+        push(url, [specification])
+        machine()
+        pull(url, [specification])
+        assert not store.contains(specification)
+        assert "cannot be used, " in capfd.readouterr().err
+
     def test_a_network_that_came_with_the_clone_is_sent(self, url, machine, monkeypatch, tmp_path):
         """It is in no store of this machine."""
         monkeypatch.setenv("GINV_FRESH", "0")
