@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from ginv.machine import plain_torch
-from ginv.refuse import require, require_tensor
+from ginv.refuse import in_one_line, require, require_tensor
 
 # Of a group, and of a product with a name: more are a slip, and take hours or all memory
 MOST_ELEMENTS, MOST_FACTORS = 4096, 16
@@ -96,7 +96,8 @@ class Rotations(_Cyclic):
 
     def __post_init__(self) -> None:
         allowed = "1, 2, 4: these permute the pixels of an image"
-        require(self.order in (1, 2, 4), "order of Rotations", self.order, allowed)
+        fits = type(self.order) is int and self.order in (1, 2, 4)
+        require(fits, "order of Rotations", self.order, allowed)
 
     @property
     def name(self) -> str:
@@ -149,7 +150,8 @@ class Dihedral(Group):
     order: int = field(init=False)
 
     def __post_init__(self) -> None:
-        require(self.n in (1, 2, 4), "n of Dihedral", self.n, "1, 2, 4")
+        fits = type(self.n) is int and self.n in (1, 2, 4)
+        require(fits, "n of Dihedral", self.n, "1, 2, 4")
         object.__setattr__(self, "order", 2 * self.n)
 
     @property
@@ -274,13 +276,14 @@ def check_group(group: Group, shape: tuple[int, ...], *, exact: bool = True) -> 
     """
     require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
     _require_shape(shape)
-    _check_products(group)
-    noise = torch.randn(1, *shape, generator=Generator().manual_seed(0), dtype=torch.float32)
-    _check_memory(group, noise)
-    if exact:
-        _check_pixels(group, tuple(shape))
-        return 0.0
-    return action_error(group, noise)
+    with in_one_line(f"{type(group).__name__} fails on images {[*shape]}"), torch.no_grad():
+        _check_products(group)
+        noise = torch.randn(1, *shape, generator=Generator().manual_seed(0), dtype=torch.float32)
+        _check_memory(group, noise)
+        if exact:
+            _check_pixels(group, tuple(shape))
+            return 0.0
+        return action_error(group, noise)
 
 
 def require_commuting(group: Group, shape: tuple[int, ...]) -> None:
@@ -300,7 +303,9 @@ def require_commuting(group: Group, shape: tuple[int, ...]) -> None:
 def action_hash(group: Group, shape: tuple[int, ...]) -> str:
     """Of what a group does to an image `shape`, C, H, W: two of one name may act differently."""
     pixels = torch.arange(math.prod(shape), dtype=torch.float32, device="cpu").view(shape)
-    return hashlib.sha256(group.orbit(pixels).contiguous().numpy().tobytes()).hexdigest()[:16]
+    return hashlib.sha256(group.orbit(pixels).detach().contiguous().numpy().tobytes()).hexdigest()[
+        :16
+    ]
 
 
 def is_own(group: Group) -> bool:

@@ -165,10 +165,16 @@ def _restorer(modules: list[nn.Module]) -> Callable[[], None]:
                 own[name] = value
                 continue
             own[name] = buffer
-            if not torch.equal(buffer, value):
+            if not torch.equal(buffer, value) and not is_expanded(buffer):  # which no one can write
                 buffer.copy_(value)
 
     return restore
+
+
+def is_expanded(tensor: Tensor) -> bool:
+    """Whether some of its values lie in one place of memory: torch does not write into it."""
+    ends = zip(tensor.shape, tensor.stride(), strict=True)
+    return any(size > 1 and stride == 0 for size, stride in ends)
 
 
 class OneCopy:

@@ -491,7 +491,7 @@ class _Measuring:
         worst, typical = scores.argmin(), (scores - scores.median()).abs().argmin()
         before = self.totals.images if self.totals else 0
         for place in sorted({int(worst), int(typical)}):
-            orbit = self.asked.group.orbit(images[place])
+            orbit = self.asked.group.orbit(images[place]).detach()
             seen = maps[:, place].cpu().clone() if maps is not None else None
             score, drawn = scores[place].item(), logits[:, place].cpu().clone()
             self.examples.append(Example(before + place, score, orbit.cpu(), drawn, seen))

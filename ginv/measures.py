@@ -34,6 +34,8 @@ def orbit_logits(
 ) -> Tensor:
     """The logits of all gx: images `[n, C, H, W]` -> `[G, n, classes]`, without gradients.
 
+    In the mode that the model is in, as all functions here: a BatchNorm in training mode looks at
+    the batch, and learns from it.
     batch_size: how many of the G * n images go through the model at once; all where it is None.
     """
     _require_size(batch_size)
@@ -76,7 +78,8 @@ def orbit_maps(
         kind = torch.promote_types(found.dtype, torch.float32)
         parts.append(found.detach().to(kind, copy=True))  # it may be written over
     found = torch.cat(parts).unflatten(0, orbit.shape[:2])
-    return group.align(saliency_map(found, threshold=threshold, sigma=sigma))
+    # A group of the user's may have weights of its own
+    return group.align(saliency_map(found, threshold=threshold, sigma=sigma)).detach()
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class WeightTiedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[n, H * W]` -> `[n, features]`."""
-        weight = self.weight.unflatten(1, self.image_shape)
+        weight = self.weight.unflatten(1, (1, *self.image_shape))
         filters = self.group.orbit(weight).flatten(2)  # [G, features, H * W]
         responses = F.linear(x, filters.flatten(0, 1))
         responses = responses.unflatten(1, filters.shape[:2])  # [n, G, features]

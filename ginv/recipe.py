@@ -180,7 +180,7 @@ class Run:
         0.0, lambda run, v: v * run.learning_rate < 1, "0 to 1 / learning_rate"
     )
     # the same of what is not symmetric in them; learning_rate times it counts up to 1
-    symmetry_decay: float = _number(0.0, lambda run, v: True, "0 and more", only=UNTIED)
+    symmetry_decay: float = _number(0.0, lambda run, v: v <= 1e30, "0 to 1e30", only=UNTIED)
     # rising: in proportion to the share of the training that has passed
     symmetry_schedule: str = _one_of(("rising", "constant"), only=UNTIED)
     batch_size: int = _whole(512)

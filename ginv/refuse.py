@@ -23,14 +23,16 @@ def require(allowed: bool, name: str, value: object, instead: str) -> None:
 def in_one_line(failed: str) -> Iterator[None]:
     """Raise ValueError, in one line, for what the code of others raises; `failed` says what did.
 
-    Errors of values, files and memory are left as they are: they say enough, or others wait for
-    them.
+    Errors of files and memory are left as they are, and those of values that have one: they say
+    enough, or others wait for them.
     """
     try:
         yield
-    except (ValueError, OSError, MemoryError, OutOfMemoryError):
+    except (OSError, MemoryError, OutOfMemoryError):
         raise
     except Exception as error:
+        if isinstance(error, ValueError) and "\n" not in str(error):
+            raise
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
         raise ValueError(f"{failed}: {reason}") from error
 

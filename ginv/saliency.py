@@ -196,7 +196,8 @@ def saliency_map(
     )
     fits = isinstance(sigma, int | float) and 0 <= sigma <= sys.float_info.max
     require(fits, "sigma", sigma, "0 or more")
-    size = attribution.abs()
+    is_whole = not (attribution.is_floating_point() or attribution.is_complex())
+    size = (attribution.float() if is_whole else attribution).abs()
     saliency = size.masked_fill_(size < threshold * size.amax((-3, -2, -1), keepdim=True), 0)
     return _blur(saliency, sigma) if sigma else saliency
 

@@ -13,7 +13,7 @@ from ginv.classifier import as_classifier, as_images, as_seen_by, logits_of, mod
 from ginv.data import IMAGE_SHAPE
 from ginv.groups import Group, check_group_once, move_map, moved_units, require_commuting
 from ginv.layers import watching
-from ginv.machine import evaluating, plain_torch
+from ginv.machine import evaluating, is_expanded, plain_torch
 from ginv.measures import orbit_logits, relative_logit_invariance
 from ginv.refuse import require
 from ginv.saliency import passes
@@ -65,7 +65,8 @@ def assert_invariant(
     """
     require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
     for name, value in {"atol": atol, "rtol": rtol}.items():
-        fits = isinstance(value, int | float) and (0 <= value < 1e300 or value == math.inf)
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = fits and (0 <= value < 1e300 or value == math.inf)
         require(fits, name, value, "numbers from 0")
     images = as_images(images)
     check_group_once(group, tuple(images.shape[1:]), exact=True)
@@ -192,6 +193,9 @@ def weight_orbits(
     require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise ValueError("the weights were made in inference mode, and cannot be changed")
+    for name, parameter in model.named_parameters():
+        fits = not is_expanded(parameter)
+        require(fits, f"weights of {name}", "expanded", "each in its own place of memory")
     check_group_once(group, input_shape, exact=True)
     weighed = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     orbits: list[tuple[Tensor, Tensor]] = []

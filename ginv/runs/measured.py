@@ -143,7 +143,7 @@ def _stored(
     if (found := store.load(specification)) is not None:
         try:
             return read(*found)
-        except (LookupError, TypeError, ValueError, AttributeError):
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
             folder = store.record_folder(specification)
             store.say(f"{folder} is no measurement: it stays, and is not used")
     found = compute()
@@ -172,6 +172,6 @@ def _off_data(model: nn.Module, seen: Split, drifted: Tensor, group: Group) -> d
     parts = [orbit_logits(model, part, group) for part in drifted.split(4096)]
     sensitivity = largest_singular_value(model, seen.images[:SENSITIVITY_IMAGES])
     return {
-        "sigma_max": sensitivity.mean().item(),
+        "sigma_max": sensitivity.double().mean().item(),
         "DI_under_drift": distribution_invariance(torch.cat(parts, 1)).mean().item(),
     }

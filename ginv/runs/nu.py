@@ -153,6 +153,7 @@ def chosen_nu(
         ("initialisation", initialisation, INITIALISATIONS),
     ):
         require(isinstance(value, str), name, value, ", ".join(allowed))
+    require(isinstance(whole_orbit, bool), "whole_orbit", whole_orbit, "False, True")
     form = group, regulariser, initialisation, whole_orbit
     table = whole_sweep()
     rows = table[(table[FORM] == [*form]).all(axis=1)]

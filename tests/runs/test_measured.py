@@ -174,6 +174,13 @@ def test_sigma_max_is_that_of_the_first_images(monkeypatch):
     assert robustness(result, "test", 12)["sigma_max"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_mean_of_the_largest_slopes_is_a_number(monkeypatch):
+    """As each of them is."""
+    huge = torch.full((8,), 3e38)
+    monkeypatch.setattr(ginv.runs.measured, "largest_singular_value", lambda *_: huge)
+    assert robustness(untrained(), "test", 8)["sigma_max"] == pytest.approx(3e38)
+
+
 def test_robustness_is_kept_too(trained, monkeypatch):
     first = robustness(trained, "test", 20)
     monkeypatch.setattr(ginv.runs.measured, "_off_data", lambda *_: pytest.fail("computed again"))

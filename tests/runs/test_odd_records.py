@@ -203,6 +203,7 @@ SPOILT = {
     "a text of values": lambda r, t: r.update(values="x"),
     "empty values": lambda r, t: r.update(values={}),
     "a value that is none": lambda r, t: r["values"].update(sigma_max="large"),
+    "a value of many digits": lambda r, t: r["values"].update(sigma_max=10**400),
 }
 
 

@@ -191,8 +191,13 @@ class Turns(Group):
             "smoothing": lambda: (turned + turned.roll(1, -1)) / 2 if g else x,
             "shape": lambda: turned[..., 1:] if g else x,
             "batch": lambda: turned.flip(0) if g else x,
+            "error": lambda: x.view(7, -1),
+            "lines": lambda: self.refuse(),
         }
         return mistakes.get(self.mistake, lambda: turned)()
+
+    def refuse(self):
+        raise ValueError("of\ntwo lines")
 
 
 MISTAKES = {
@@ -205,6 +210,8 @@ MISTAKES = {
     "smoothing": "element 1 of turns does not only move pixels",
     "shape": "turns is no action: element 1 makes images",
     "batch": "turns is no action: element 1 does not treat all images alike",
+    "error": "Turns fails on images [1, 6, 6]: RuntimeError: shape '[7, -1]' is invalid",
+    "lines": "Turns fails on images [1, 6, 6]: ValueError: of two lines",
 }
 
 
@@ -220,6 +227,23 @@ def test_a_mistake_in_a_group_is_found_before_it_is_measured(mistake, generator)
         with pytest.raises(ValueError) as caught:
             look()
         assert str(caught.value).startswith(MISTAKES[mistake])
+        assert "\n" not in str(caught.value)
+
+
+def test_a_group_may_have_weights_of_its_own(generator):
+    """Which no measure needs the slopes of."""
+    images, scale = torch.randn(2, 1, 6, 6, generator=generator), torch.nn.Parameter(torch.ones(1))
+
+    class Scaled(Turns):
+        def act(self, g, x):
+            return super().act(g, x) * scale
+
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3))
+    found, plain = (
+        measure(network, images, [0, 1], group, keep_maps=True, progress=False)
+        for group in (Scaled(), Turns())
+    )
+    assert found.samples.equals(plain.samples) and not found.maps.requires_grad
 
 
 def test_actions_that_do_not_commute_make_no_product():

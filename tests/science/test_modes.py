@@ -74,3 +74,11 @@ def test_networks_that_one_holds_later_are_put_back_with_it(inner):
     assert not any(modes(holder))  # the third still looks
     outer.__exit__(None, None, None)
     assert holder.training and all(modes(inner)) and not other.training
+
+
+@pytest.mark.parametrize("value", [1.0, torch.nan])
+def test_a_buffer_whose_values_share_one_place_is_left_as_it_is(inner, value):
+    inner.register_buffer("some", torch.full((1,), value).expand(5))
+    before = inner.some
+    measure(inner, IMAGES, group=R4, saliency=False, progress=False)
+    assert inner.some is before

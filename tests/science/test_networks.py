@@ -6,6 +6,7 @@ from torch import nn
 
 from ginv import (
     MLP,
+    Colours,
     Ensemble,
     Rotations,
     Translations,
@@ -36,9 +37,10 @@ def test_weight_tied_network_is_invariant_and_the_plain_one_is_not(group, genera
     assert (plain(group.act(1, x)) - plain(x)).abs().max() > 1e-3
 
 
-def test_tied_to_the_trivial_group_is_the_plain_network(generator):
+@pytest.mark.parametrize("group", [Rotations(1), Colours(1)], ids=lambda group: group.name)
+def test_tied_to_the_trivial_group_is_the_plain_network(group, generator):
     x = torch.randn(8, 1, 36, 36, generator=generator)
-    tied, plain = MLP(Rotations(1)), MLP(generator=generator)
+    tied, plain = MLP(group), MLP(generator=generator)
     tied.load_state_dict(plain.state_dict())
     torch.testing.assert_close(tied(x), plain(x))
 

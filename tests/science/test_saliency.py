@@ -361,3 +361,11 @@ def test_what_is_no_batch_size_is_refused_in_one_line(size, generator):
     images = torch.randn(5, 1, 2, 2, generator=generator)
     with pytest.raises(ValueError, match=r"^batch_size is .*; allowed: auto, or integers from 1$"):
         integrated_gradients(nn.Flatten(), images, [0] * 5, batch_size=size)
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.int8, torch.uint8, torch.int64])
+def test_a_map_of_whole_numbers_is_one_of_their_sizes(kind):
+    attribution = torch.tensor([[[0, 0, 1], [0, 0, 0], [1, 0, 0]]]).to(kind)
+    torch.testing.assert_close(saliency_map(attribution), saliency_map(attribution.float()))
+    least = torch.full((1, 3, 3), -128, dtype=torch.int8)  # whose size is no int8
+    torch.testing.assert_close(saliency_map(least), torch.full((1, 3, 3), 128.0))

@@ -471,6 +471,16 @@ def test_weights_of_inference_mode_are_refused_in_one_line(change):
         change(model, Rotations(4), input_shape=(1, 12, 12))
 
 
+@pytest.mark.parametrize("change", [symmetrise, partial(decay_asymmetry, share=0.1)])
+def test_weights_that_share_one_place_of_memory_are_refused_in_one_line(change):
+    model = made(perceptron())
+    layer = next(layer for layer in model if isinstance(layer, nn.Linear))
+    layer.bias = nn.Parameter(torch.ones(1).expand(len(layer.bias)))
+    line = "^weights of .*bias is 'expanded'; allowed: each in its own place of memory$"
+    with pytest.raises(ValueError, match=line):
+        change(model, Rotations(4), input_shape=(1, 12, 12))
+
+
 RAISED = [(RuntimeError("shapes"), ValueError), (KeyboardInterrupt(), KeyboardInterrupt)]
 
 
@@ -656,7 +666,7 @@ class TestAssertInvariant:
         ):
             assert_invariant(Corner(bad), self.with_pixel(1.0), Rotations(4), atol=1e9)
 
-    @pytest.mark.parametrize("value", [-1, float("nan"), "1e-5", None])
+    @pytest.mark.parametrize("value", [-1, float("nan"), "1e-5", None, True])
     def test_what_is_no_tolerance_is_refused(self, value):
         for name in ("atol", "rtol"):
             with pytest.raises(ValueError, match=f"^{name} is .*; allowed: numbers from 0$"):
