@@ -36,8 +36,7 @@ help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 book: .venv/ready  ## train, execute all chapters or CHAPTERS (PROFILE=paper: on all test images, quick: small runs; FRESH=1: train all), render; all under _build/
-	@$(call COPY,book)
-	@exec .venv/bin/python tools/execute.py --render _build/book $(PROFILE) -- $$CHAPTERS
+	@exec .venv/bin/python tools/execute.py --anew --render _build/book $(PROFILE) -- $$CHAPTERS
 	@$(call RENDER,book)
 	@echo "Open _build/html/index.html"
 

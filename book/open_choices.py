@@ -58,8 +58,9 @@ device = "auto"  # @param ["auto", "cpu", "cuda"]
 results = "results"  # @param {type: "string"}
 
 # %% {"tags": ["hide-input"]}
+import math
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from itertools import product
 
 import matplotlib.pyplot as plt
@@ -337,22 +338,25 @@ def slope_at(model, targets, output, x):
 BLACK = test.images.min().item()  # the background of a digit, once images are normalised
 
 
-def along(slope, x, steps, start=0.0, size=lambda slopes: slopes):
-    """The mean slope, or its mean size, on the straight path to x."""
-    nodes, weights = (part.tolist() for part in gauss_legendre(steps))
-    return sum(w * size(slope(start + a * (x - start))) for a, w in zip(nodes, weights))
+def along(slope, x, steps, start=0.0):
+    """The mean slope on the straight path to x, and its mean size."""
+    mean, size = torch.zeros_like(x), torch.zeros_like(x)
+    for a, weight in zip(*(part.tolist() for part in gauss_legendre(steps))):
+        found = slope(start + a * (x - start))
+        mean, size = mean + weight * found, size + weight * found.abs()
+    return mean, size
 
 
 # %%
-ATTRIBUTIONS = {  # from the slope, the images and the number of steps
-    "integrated gradients": lambda slope, x, n: along(slope, x, n) * x,
-    "integrated gradients, 5 steps": lambda slope, x, n: along(slope, x, 5) * x,
-    "integrated gradients, black": lambda slope, x, n: along(slope, x, n, BLACK) * (x - BLACK),
-    "integrated gradients, not times x": lambda slope, x, n: along(slope, x, n),
-    "absolute along the path": lambda slope, x, n: along(slope, x, n, size=torch.abs) * x.abs(),
-    "absolute along the path, not times x": lambda slope, x, n: along(slope, x, n, size=torch.abs),
-    "gradient": lambda slope, x, n: slope(x),
-    "gradient times x": lambda slope, x, n: slope(x) * x,
+ATTRIBUTIONS = {  # from images x, the slope, its means along the path, and the number of steps
+    "integrated gradients": lambda x, slope, path, n: path(n)[0] * x,
+    "integrated gradients, 5 steps": lambda x, slope, path, n: path(5)[0] * x,
+    "integrated gradients, black": lambda x, slope, path, n: path(n, BLACK)[0] * (x - BLACK),
+    "integrated gradients, not times x": lambda x, slope, path, n: path(n)[0],
+    "absolute along the path": lambda x, slope, path, n: path(n)[1] * x.abs(),
+    "absolute along the path, not times x": lambda x, slope, path, n: path(n)[1],
+    "gradient": lambda x, slope, path, n: slope(x),
+    "gradient times x": lambda x, slope, path, n: slope(x) * x,
 }
 
 # %% [markdown]
@@ -366,11 +370,11 @@ def ninth_tenth(size):
 
 
 def blurred(maps, mode="circular"):
-    """The 3 x 3 Gaussian, with a padding of one's choice."""
-    side = torch.exp(torch.tensor([-0.5, 0.0, -0.5]))
-    kernel = torch.outer(side, side) / side.sum() ** 2
-    padded = F.pad(maps.flatten(0, 1), [1] * 4, mode=mode)
-    return F.conv2d(padded, kernel[None, None]).unflatten(0, maps.shape[:2])
+    """The 3 x 3 Gaussian, along x and then along y, with a padding of one's choice."""
+    m, side = F.pad(maps.flatten(0, 1), [1] * 4, mode=mode), math.exp(-0.5)
+    m = m[..., 1:-1] + side * (m[..., :-2] + m[..., 2:])
+    m = m[..., 1:-1, :] + side * (m[..., :-2, :] + m[..., 2:, :])
+    return (m / (1 + 2 * side) ** 2).unflatten(0, maps.shape[:2])
 
 
 # %%
@@ -420,12 +424,20 @@ OTHERS = [  # choice, reading, and the link that it exchanges
 
 
 # %%
-def attributed(model, acting, images, labels, target, output, attribution, steps):
-    # [G, n, 1, H, W]
+@lru_cache(maxsize=4)  # attributions of one output share its paths
+def sources(model, acting, images, labels, target, output):
+    """The images of all orientations, the slope of an output, and its means along paths."""
     x, y = acting.orbit(images).flatten(0, 1), labels.repeat(acting.order)
     y = model(x).argmax(1) if target == "predicted class" else y
-    values = ATTRIBUTIONS[attribution](partial(slope_at, model, y, output), x, steps)
-    return values.unflatten(0, (acting.order, -1))
+    slope = partial(slope_at, model, y, output)
+    return x, slope, cache(partial(along, slope, x))
+
+
+# %%
+def attributed(model, acting, images, labels, target, output, attribution, steps):
+    # [G, n, 1, H, W]
+    seen = sources(model, acting, images, labels, target, output)
+    return ATTRIBUTIONS[attribution](*seen, steps).unflatten(0, (acting.order, -1))
 
 
 def finished(values, sign, threshold, blur):
@@ -588,9 +600,11 @@ def search_all(model, acting, images, labels):
     for source in product(["label", "predicted class"], OUTPUTS, ATTRIBUTIONS):
         values = attributed(model, acting, images, labels, *source, steps=20)
         signs = ["absolute"] if source[-1].startswith("absolute") else SIGNS  # never negative
-        for finish in product(signs, THRESHOLDS, ["wraps around", "no blur"]):
-            by_pairs = si_by_pairs(acting, finished(values, *finish))
-            found |= {(*source, *finish, *last): si for last, si in by_pairs.items()}
+        for sign, threshold in product(signs, THRESHOLDS):
+            cut = THRESHOLDS[threshold](SIGNS[sign](values))
+            for blur in ("wraps around", "no blur"):
+                by_pairs = si_by_pairs(acting, BLURS[blur](cut)).items()
+                found |= {(*source, sign, threshold, blur, *last): si for last, si in by_pairs}
     return found
 
 

@@ -536,8 +536,8 @@ for most in (0.0, 100.0):
     print(f"{'symmetric' if most else 'random'} weights: {gradient_loss(model, x, y).item():.2g}")
 
 # %% [markdown]
-# It is `gradient_nu` of `ginv.Run`. Each step differentiates a derivative, at about twice the work. What it leaves free is
-# the size of the gradients, and we shall see that it grows.
+# It is `gradient_nu` of `ginv.Run`, which leaves out the border in which all images are alike. Each step differentiates a
+# derivative, at about twice the work. What it leaves free is the size of the gradients, and we shall see that it grows.
 #
 # We looked for a loss on the hidden layers, too: that they be equal in all orientations up to the permutation that
 # `symmetrise` would have. In short trials the units followed the images well and the maps did not follow them at all. Such a loss sees the

@@ -15,7 +15,8 @@ class Border:
     """Outside these rows and columns all images, `full` pixels large, have one `value`.
 
     The first layer's product with the border is one number a unit: a part of the bias. To leave it
-    out saves a quarter of the work on R4 and leaves the network and its gradients as they are.
+    out saves a quarter of the work on R4 and leaves the network and the slopes of its weights as
+    they are. (A penalty on slopes by the pixels, `gradient_nu`, sees those inside.)
     """
 
     rows: slice  # inside

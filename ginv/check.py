@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 
 from ginv.data import DATASETS, load_dataset
 from ginv.machine import choose_device
+from ginv.runs.stopping import end_when_told
 from ginv.runs.store import store_folder
 
 
@@ -99,5 +100,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    end_when_told()
     argparse.ArgumentParser(description=__doc__).parse_args()  # refuses any
     sys.exit(main())

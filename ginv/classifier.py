@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from torch import Generator, Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from ginv.data import Split
 from ginv.networks import MLP
-from ginv.refuse import in_one_line, require, require_tensor, require_values
+from ginv.refuse import in_one_line, is_finite, require, require_tensor, require_values
 
 # What a pass of a network may take, in bytes, where there is no GPU whose free memory tells. With
 # more, a tensor is too large for malloc to keep: fresh pages for each take longer than the products
@@ -33,9 +35,11 @@ class Classifier(nn.Module):
     -z / 2 and z / 2, whose softmax is its sigmoid.
     """
 
-    def __init__(self, model: nn.Module | Callable[[np.ndarray], Any]) -> None:
+    def __init__(
+        self, model: nn.Module | Callable[[np.ndarray], Any], name: str = "the model"
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.name = model, name
         first = next((each for each in _weights(model) if each.dtype in KINDS), None)
         self.dtype = None if first is None else first.dtype
         self.device = None if first is None else first.device
@@ -45,7 +49,7 @@ class Classifier(nn.Module):
             given: Any = images.to(self.dtype or images.dtype).clone(memory_format=CONTIGUOUS)
         else:
             given = images.detach().cpu().numpy().copy()
-        with in_one_line(f"the model fails on images {[*images.shape]}"):
+        with in_one_line(f"{self.name} fails on images {[*images.shape]}"):
             output = self.model(given)
         if isinstance(self.model, nn.Module):
             return logits_of(output, len(images))
@@ -64,17 +68,23 @@ def as_classifier(model: Any) -> nn.Module:
         return model
     fits = isinstance(model, nn.Module) or (callable(model) and not isinstance(model, type))
     require(fits, "model", model, "a torch.nn.Module, or a function of an array")
-    if any(is_lazy(each) or each.is_meta for each in _weights(model)):
-        raise ValueError("weights of the model have no values yet: load them, or run it once")
-    if any(each.dtype in HALVES or each.is_inference() for each in _weights(model)):
-        is_half = any(each.dtype in HALVES for each in _weights(model))
+    require_weights(model)
+    is_half = any(each.dtype in HALVES for each in _weights(model))
+    if is_half or any(each.is_inference() for each in _weights(model)):
         with in_one_line(
             "the model is in half precision or of inference mode, and no copy is made"
         ):
             model = copy.deepcopy(model)
         model = model.float() if is_half else model
     is_plain = isinstance(model, MLP) and model.is_as_built and model.output.out_features > 1
-    return model if is_plain else Classifier(model)
+    name = "a copy of the model in single precision, which measures one of halves," * is_half
+    return model if is_plain else Classifier(model, name or "the model")
+
+
+def require_weights(model: Any) -> None:
+    """Refuse a module whose weights have no values: lazy, or on the meta device."""
+    if any(is_lazy(each) or each.is_meta for each in _weights(model)):
+        raise ValueError("weights of the model have no values yet: load them, or run it once")
 
 
 def model_of(classifier: nn.Module) -> Any:
@@ -128,7 +138,7 @@ def as_images(images: Any, name: str = "images") -> Tensor:
     images = images.detach()
     images = images if images.dtype == torch.float64 else images.float()
     images = images.clone() if images.is_inference() else images
-    if not images.isfinite().all():
+    if not is_finite(images):
         raise ValueError(f"the {name} are not finite")
     return images
 
@@ -161,15 +171,22 @@ def require_classes(labels: Tensor, classes: int, name: str = "labels") -> None:
 def batches(data: Any, labels: Any) -> tuple[Iterator[tuple[Tensor, Tensor | None]], int | None]:
     """Batches of images with their labels or None; and how many images in all, where it is known.
 
-    data: images `[n, C, H, W]` with labels, which are one batch; a `Dataset`, a `DataLoader`, or
-    any iterable of pairs, or of images alone.
+    data: images `[n, C, H, W]` with labels, or a `ginv.Split`, which are one batch; torch's
+    `Dataset` or `DataLoader`, or any iterable of pairs, or of images alone.
     """
+    if isinstance(data, Split) and labels is None:
+        data, labels = data.images, data.labels
     if isinstance(data, Tensor):
         images = as_images(data)
         given = None if labels is None else as_labels(labels, len(images))
         return iter([(images, given)]), len(images)
     fits = isinstance(data, Iterable | Dataset) and not isinstance(data, str | bytes | np.ndarray)
-    require(fits, "images", data, "a tensor [n, C, H, W], a Dataset, a DataLoader, or batches")
+    require(
+        fits,
+        "images",
+        data,
+        "a tensor [n, C, H, W], a ginv.Split, torch's Dataset or DataLoader, or batches",
+    )
     require(labels is None, "labels", labels, "none where the data bring their own")
     count = None
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
@@ -216,7 +233,9 @@ def examples_that_fit(model: nn.Module, image: Tensor) -> int:
         return tensor
 
     if isinstance(model_of(model), nn.Module):
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda saved: saved):
+        # One with torch.func in it does not go with hooks; one that fails will say so
+        hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda saved: saved)
+        with suppress(ValueError), hooks:
             model(image.detach().requires_grad_())
     # As much again for what an operation needs while it runs; maps need some copies of the image
     each = 2 * kept + 16 * own if kept else PER_IMAGE * own

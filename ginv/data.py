@@ -117,6 +117,7 @@ def _kind(tensor: Tensor) -> tuple:
     return tensor.shape, tensor.dtype, tensor.device
 
 
+@plain_torch()
 def blend(images: Tensor, others: Tensor, beta: float) -> Tensor:
     """Images drifted towards others by a degree beta (Section 4.3): (1 - beta) x + beta x'."""
     require_tensor("images", images, "..., H, W")
@@ -128,6 +129,7 @@ def blend(images: Tensor, others: Tensor, beta: float) -> Tensor:
     return images.lerp(others, beta)
 
 
+@plain_torch()
 def partners(labels: Tensor, others: Tensor, generator: Generator | None = None) -> Tensor:
     """Which image of another data set each one drifts to: one of its class.
 

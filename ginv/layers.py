@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ginv.groups import Group, move_map, moved_units
-from ginv.refuse import require
+from ginv.refuse import in_one_line, require
 
 COLUMNS = ("as_it_is", "turned_back", "units_moved_back")
 
@@ -51,12 +51,19 @@ def chosen_modules(model: Any, layers: bool | Iterable[str]) -> dict[str, nn.Mod
         return {}
     require(isinstance(model, nn.Module), "layers", layers, "False, of a function")
     require(isinstance(layers, Iterable) or layers is True, "layers", layers, "True, False, names")
+    # It runs without its modules, or with them where it was not compiled yet
+    is_compiled = any(map(_is_compiled, model.modules()))
+    require(not is_compiled, "layers", layers, "False, of a compiled model: measure the plain one")
     modules = {name: module for name, module in model.named_modules() if name}
     names = modules if layers is True else [layers] if isinstance(layers, str) else [*layers]  # type: ignore
     for name in names:
         fits = isinstance(name, str) and name in modules
         require(fits, "layers", name, f"True, or names of {', '.join(modules)}")
     return {name: modules[name] for name in names}
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return hasattr(module, "_orig_mod") or bool(getattr(module, "_compiled_call_impl", None))
 
 
 @contextmanager
@@ -84,7 +91,8 @@ def watching(
             def hook(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
                 watch(name, module, output)
 
-            handle = module.register_forward_hook(hook)
+            with in_one_line(f"module {name} cannot be looked at"):  # one of TorchScript
+                handle = module.register_forward_hook(hook)
             stack.callback(handle.remove)
         yield seen
 

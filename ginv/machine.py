@@ -112,7 +112,9 @@ def evaluating(model: Any) -> Iterator[None]:
         _begin(model)
     try:
         if any(getattr(module, "training", False) for module in model.modules()):
-            with _SWITCHING, in_one_line("the model cannot be put in evaluation mode"):
+            instead = "with saliency=False, a function that calls it can be measured"
+            failed = f"the model cannot be put in evaluation mode; {instead}"
+            with _SWITCHING, in_one_line(failed):
                 model.eval()
         yield
     finally:
@@ -146,11 +148,11 @@ def _restorer(modules: list[nn.Module]) -> Callable[[], None]:
     """Puts their modes, and the values of their buffers, back to what they are now."""
     # One that TorchScript has frozen has no mode
     modes = {m: m.training for m in modules if hasattr(m, "training")}
-    owners = [m._buffers for m in modules if isinstance(m._buffers, dict)]
+    owners = [(m._buffers, dict(m._buffers)) for m in modules if isinstance(m._buffers, dict)]
     buffers = [
         (own, name, buffer, buffer.clone())
-        for own in owners
-        for name, buffer in own.items()
+        for own, before in owners
+        for name, buffer in before.items()
         if buffer is not None and not is_lazy(buffer) and not buffer.is_meta
         if buffer.layout is torch.strided and not buffer.is_nested
     ]
@@ -160,6 +162,9 @@ def _restorer(modules: list[nn.Module]) -> Callable[[], None]:
         for module, training in modes.items():  # a module before its children
             if module.training != training:
                 module.train(training)  # which may do more than set it
+        for own, before in owners:  # some may be new, or were None
+            own.clear()
+            own.update(before)
         for own, name, buffer, value in buffers:
             if buffer.shape != value.shape:  # it was made larger, say
                 own[name] = value

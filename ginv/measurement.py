@@ -268,7 +268,7 @@ def measure(
     Raises ValueError, in one line, for whatever does not fit, and where logits or maps are not
     finite.
     """
-    if isinstance(labels, Group):
+    if isinstance(labels, Group) and group is None:
         labels, group = None, labels
     require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
     require(isinstance(saliency, bool), "saliency", saliency, "True, False")
@@ -339,8 +339,10 @@ class _Maps:
         A baseline as it is printed, a large one by its sum as well; an attribution by its name.
         """
         chosen = {name: getattr(self, name) for name in ("steps", "threshold", "sigma")}
-        baseline = " ".join(str(0 if self.baseline is None else self.baseline).split())
-        if isinstance(self.baseline, Tensor):  # printed, it is rounded and cut short
+        if not isinstance(self.baseline, Tensor):
+            baseline = str(float(self.baseline or 0))
+        else:  # printed, it is rounded and cut short
+            baseline = " ".join(str(self.baseline).split())
             values = self.baseline.detach().double().cpu().contiguous().numpy().tobytes()
             baseline += f" {[*self.baseline.shape]} {hashlib.sha256(values).hexdigest()[:16]}"
         return chosen | {"baseline": baseline, "attribute": _name_of(self.attribute)}

@@ -24,8 +24,15 @@ from ginv.classifier import (
 )
 from ginv.groups import Group
 from ginv.machine import plain_torch
-from ginv.refuse import require, require_tensor
-from ginv.saliency import SIGMA, THRESHOLD, integrated_gradients, passes, saliency_map
+from ginv.refuse import in_one_line, is_finite, require, require_tensor
+from ginv.saliency import (
+    SIGMA,
+    THRESHOLD,
+    integrated_gradients,
+    passes,
+    saliency_map,
+    slope_of,
+)
 
 
 @plain_torch()
@@ -39,6 +46,7 @@ def orbit_logits(
     batch_size: how many of the G * n images go through the model at once; all where it is None.
     """
     _require_size(batch_size)
+    require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
     model = as_classifier(model)
     orbit = group.orbit(as_seen_by(model, as_images(images)))
     rows = orbit.flatten(0, 1)
@@ -66,12 +74,16 @@ def orbit_maps(
     with the model, images `[m, C, H, W]` and labels `[m]`; m is G * n, or batch_size at most.
     """
     _require_size(batch_size)
+    require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
+    fits = callable(attribute)
+    require(fits, "attribute", attribute, "a function of a model, images and labels")
     model = as_classifier(model)
     orbit = group.orbit(as_seen_by(model, as_images(images)))
     targets = as_labels(labels, len(images)).to(orbit.device).repeat(group.order)
     size, parts = batch_size or len(targets), []
     for rows, chosen in zip(orbit.flatten(0, 1).split(size), targets.split(size), strict=True):
-        found = attribute(model, rows, chosen)
+        with in_one_line(f"the attribution fails on images {[*rows.shape]}"):
+            found = attribute(model, rows, chosen)
         fits = isinstance(found, Tensor) and found.shape == rows.shape
         allowed = f"a tensor {list(rows.shape)}, as the images"
         require(fits, "what attribute returned", found, allowed)
@@ -168,9 +180,7 @@ def jacobian(model: nn.Module, images: Tensor) -> Tensor:
     """
     model = as_classifier(model)
     x = as_seen_by(model, as_images(images)).requires_grad_()
-    with torch.enable_grad():
-        per_class = model(x).sum(0)
-        rows = [torch.autograd.grad(logit, x, retain_graph=True)[0] for logit in per_class]
+    rows = [slope_of(logit, x, retain_graph=True) for logit in model(x).sum(0)]
     return torch.stack(rows, 1).flatten(2)
 
 
@@ -188,7 +198,7 @@ def largest_singular_value(model: nn.Module, images: Tensor) -> Tensor:
     squared = []
     for part in images.split(max(1, min(512, fits, passes("auto", model, images[:1])))):
         j = jacobian(model, part)
-        if not j.isfinite().all():
+        if not is_finite(j):
             raise ValueError("the slopes of the logits are not finite; check the model")
         wide = j.double()  # else squares of small slopes are 0, and of large ones infinite
         squared.append(torch.linalg.eigvalsh(wide @ wide.mT)[:, -1])
@@ -210,7 +220,7 @@ def _checked(values: Tensor, name: str = "logits", axes: str = "G, n, C") -> Ten
     require(fits, name, values, "two classes or more; one logit z stands for -z / 2 and z / 2")
     least = torch.float64 if name == "logits" else torch.float32
     values = values.to(torch.promote_types(values.dtype, least))
-    if not values.isfinite().all():
+    if not is_finite(values):
         raise ValueError(f"the {name} are not finite; check the model")
     largest = values.abs().amax().item()
     fits = name != "logits" or largest == 0 or 1e-100 < largest < 1e100
@@ -229,8 +239,13 @@ def _not_zero(sizes: Tensor) -> Tensor:
 
 
 def centre(logits: Tensor) -> Tensor:
-    """Logits less their mean over classes, which softmax does not see."""
-    return logits - logits.mean(-1, keepdim=True)
+    """Logits less their mean over classes, which softmax does not see.
+
+    What is no more than the rounding of the mean is 0.
+    """
+    centred = logits - logits.mean(-1, keepdim=True)
+    rounding = logits.abs().amax(-1, keepdim=True) * logits.shape[-1]
+    return centred.masked_fill(centred.abs() <= rounding * torch.finfo(logits.dtype).eps, 0)
 
 
 def mean_squared_norm(centred: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ class WeightTiedLinear(nn.Module):
 
     Tying means that the filters come as whole orbits. The action only permutes pixels, so <gw, hx>
     = <h^-1 gw, x>: moving the image permutes the responses of an orbit of filters, and their
-    maximum stays. It has the parameters of `nn.Linear(height * width, features)`.
+    maximum stays. It has the parameters of `nn.Linear(height * width, features)`, from the
+    generator, or PyTorch's own.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class WeightTiedLinear(nn.Module):
         features: int,
         pooling: str = "max",
         dtype: torch.dtype | None = None,
+        generator: Generator | None = None,
     ) -> None:
         super().__init__()
         require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
@@ -53,6 +55,7 @@ class WeightTiedLinear(nn.Module):
         self.group, self.image_shape, self.pooling = group, (height, width), pooling
         self.weight = nn.Parameter(torch.empty(features, height * width, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(features, dtype=dtype))
+        initialise(self, generator)
 
     @property
     def only_moves_pixels(self) -> bool:
@@ -107,7 +110,8 @@ class MLP(nn.Module):
         if group is None:
             first: nn.Module = _linear(pixels, first_width, dtype)
         else:
-            first = WeightTiedLinear(group, *image_shape, first_width, pooling, dtype)
+            some = Generator()  # of weights that `initialise` overwrites below
+            first = WeightTiedLinear(group, *image_shape, first_width, pooling, dtype, some)
         hidden = [
             layer for ends in pairwise(widths) for layer in (nn.ReLU(), _linear(*ends, dtype))
         ]

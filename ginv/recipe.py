@@ -148,7 +148,8 @@ class Run:
     # the task loss of IR takes all views that the penalty takes, and not the first alone
     all_views: bool = _one_of((False, True), only=("IR",))
     # the weight of a penalty on the gradients by the pixels, turned back, for their variance over
-    # the orbit. It rises from 0 in proportion to the share of the training that has passed
+    # the orbit; the border that all images share is left out. It rises from 0 in proportion to the
+    # share of the training that has passed
     gradient_nu: float = _number(
         0.0,
         lambda run, v: v == 0 or (run.whole_orbit and run.all_views),

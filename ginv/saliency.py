@@ -17,10 +17,11 @@ from ginv.classifier import (
 )
 from ginv.machine import plain_torch, threads_of_one_core
 from ginv.networks import MLP
-from ginv.refuse import require, require_tensor
+from ginv.refuse import in_one_line, require, require_tensor
 
 STEPS, MOST_STEPS = 50, 1000  # the nodes of more take hours, and all memory
 MOST_AT_ONCE = 4096  # more examples are no faster
+ROWS_AT_ONCE = 32  # whose paths, of 50 points each, stay in the cache of a core
 THRESHOLD = 0.9
 SIGMA = 1.0
 
@@ -74,9 +75,18 @@ def gradients(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """The slopes of the target logits: images `[n, C, H, W]`, targets `[n]` -> `[n, C, H, W]`."""
     model, images, targets = _boundary(model, images, targets)
     x = images.requires_grad_()
-    with torch.enable_grad():
-        chosen = model(x).gather(1, targets[:, None]).sum()
-    return torch.autograd.grad(chosen, x)[0]
+    return slope_of(model(x).gather(1, targets[:, None]).sum(), x)
+
+
+def slope_of(value: Tensor, x: Tensor, retain_graph: bool = False) -> Tensor:
+    """The gradient of a sum of logits by the images. Raises ValueError where there is none."""
+    slope = None
+    if value.requires_grad:
+        with in_one_line("the model has no slope (saliency=False measures the rest)"):
+            (slope,) = torch.autograd.grad(value, x, retain_graph=retain_graph, allow_unused=True)
+    if slope is None:
+        raise ValueError("the logits have no slope in the images; saliency=False measures the rest")
+    return slope
 
 
 def _boundary(
@@ -88,11 +98,7 @@ def _boundary(
     targets = as_labels(targets, len(images), "targets")
     x = images[:1].detach().requires_grad_()
     logits = model(x)
-    slope = None
-    if logits.requires_grad:
-        (slope,) = torch.autograd.grad(logits.sum(), x, allow_unused=True)
-    if slope is None:
-        raise ValueError("the logits have no slope in the images; saliency=False measures the rest")
+    slope_of(logits.sum(), x)
     require_classes(targets, logits.shape[1], "targets")
     return model, images, targets.to(images.device)
 
@@ -147,9 +153,7 @@ def _integrate_mlp(
                 slopes = _slope(model, path, model.output.weight[target])
                 return torch.tensordot(weights, slopes, 1)
 
-        rows = (
-            32 if on_cpu else len(images)
-        )  # on a CPU, 32 x 50 points of the path stay in its cache
+        rows = ROWS_AT_ONCE if on_cpu else len(images)
         parts = z.detach().split(rows), targets.split(rows)
         each = threads_of_one_core(torch.get_num_threads()).map if on_cpu else map
         slopes = torch.cat([*each(mean_slope, *parts)])

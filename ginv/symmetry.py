@@ -1,6 +1,5 @@
 """Networks made invariant, by a symmetric start or by averaging; and a test that they are."""
 
-import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -9,7 +8,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Generator, Tensor, nn
 
-from ginv.classifier import as_classifier, as_images, as_seen_by, logits_of, model_of
+from ginv.classifier import (
+    as_classifier,
+    as_images,
+    as_seen_by,
+    logits_of,
+    model_of,
+    require_weights,
+)
 from ginv.data import IMAGE_SHAPE
 from ginv.groups import Group, check_group_once, move_map, moved_units, require_commuting
 from ginv.layers import watching
@@ -174,9 +180,13 @@ def _check_projection(model: nn.Module, group: Group, input_shape: tuple[int, ..
     known = _PROJECTED.setdefault(model, set())
     layers = tuple(map(type, model.modules())), repr(model)  # which has kernels and strides
     if (kind := (type(group), group.name, tuple(input_shape), layers)) not in known:
-        projected = copy.deepcopy(model)
-        _copy([(w, orbit.mean(0)) for w, orbit in weight_orbits(projected, group, input_shape)])
-        _check(projected, group, input_shape)
+        orbits = weight_orbits(model, group, input_shape)
+        before = [(tensor, tensor.detach().clone()) for tensor, _ in orbits]
+        try:
+            _copy([(tensor, orbit.mean(0)) for tensor, orbit in orbits])
+            _check(model, group, input_shape)
+        finally:
+            _copy(before)
         known.add(kind)
 
 
@@ -191,6 +201,7 @@ def weight_orbits(
     """
     require(isinstance(model, nn.Module), "model", model, "a torch.nn.Module")
     require(isinstance(group, Group), "group", group, "a ginv.Group, such as ginv.Rotations(4)")
+    require_weights(model)
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise ValueError("the weights were made in inference mode, and cannot be changed")
     for name, parameter in model.named_parameters():

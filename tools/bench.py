@@ -33,8 +33,11 @@ from tqdm import tqdm
 
 import ginv
 from ginv import MLP, Run
+from ginv.border import BORDER
 from ginv.classifier import as_classifier
 from ginv.data import IMAGE_SHAPE, PADDING, Split
+from ginv.machine import threads_of_one_core
+from ginv.measurement import MOST_IMAGES
 from ginv.networks import small_convnet
 from ginv.pages import Settings
 from ginv.recipe import GROUPS, METHODS
@@ -42,8 +45,8 @@ from ginv.refuse import require, require_folder
 from ginv.runs import costs
 from ginv.runs.files import write_whole
 from ginv.runs.measured import measured
-from ginv.saliency import STEPS, passes
-from ginv.stack import train_stack
+from ginv.saliency import ROWS_AT_ONCE, STEPS, passes
+from ginv.stack import Stack, train_stack
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -126,6 +129,67 @@ def bound_seconds(run: Run, size: Size, device: str = "cpu") -> float:
     return costs.training_operations(replace(run, epochs=1)) / costs.operations_per_second(
         torch.device(device), size.product
     )
+
+
+def products_seconds(run: Run, seeds: int) -> float:
+    """Seconds per epoch and run that the products of training take alone.
+
+    Of the same shapes and as often; of two stacks side by side, a core for each.
+    """
+    stack = Stack([replace(run, seed=seed) for seed in range(seeds)], CPU)
+    leaves = [leaf for name, leaf in stack.leaves.items() if leaf.ndim == 3 and name != BORDER]
+    copies = stack.group.order if run.method == "WT" else 1
+    rows, steps = run.batch_size * run.views, math.ceil(run.train_images / run.batch_size)
+    sizes = [(inputs, outputs) for _, inputs, outputs in (leaf.shape for leaf in leaves)]
+    sizes[0] = sizes[0][0], copies * sizes[0][1]
+
+    def multiply(_: int) -> None:
+        tensors = [
+            (torch.ones(seeds, rows, i), torch.ones(seeds, i, o), torch.ones(seeds, rows, o))
+            for i, o in sizes
+        ]
+        for _ in range(steps):
+            for layer, (x, weight, y) in enumerate(tensors):
+                torch.bmm(x, weight)
+                torch.bmm(x.mT, y)  # the slope of the weights
+                if layer:
+                    torch.bmm(y, weight.mT)  # and of the units
+        for x, weight, _ in tensors:  # validation, forward alone
+            images = x.new_ones(seeds, len(stack.validation), x.shape[-1])
+            torch.bmm(images, weight)
+
+    threads = threads_of_one_core(2)
+    [*threads.map(multiply, range(2))]  # memory is fetched
+    return seconds(lambda: [*threads.map(multiply, range(2))]) / (2 * seeds)
+
+
+def measuring_products_seconds(images: int) -> float:
+    """Seconds that the products of measuring a perceptron on R4 take alone.
+
+    Forward for the logits and, for the maps, through the first layer and back, and a point of the
+    path at a time through the others and back; as many rows at once, and on as many cores.
+    """
+    wide, *hidden, _ = [weight.detach() for weight in MLP().parameters() if weight.ndim == 2]
+    points = torch.ones(STEPS * ROWS_AT_ONCE, hidden[0].shape[1])
+
+    def along_the_path(_: int) -> None:
+        for weight in hidden:
+            points @ weight.mT
+            points @ weight
+
+    def multiply() -> None:
+        for some in torch.ones(images, wide.shape[1]).split(MOST_IMAGES):
+            x = some.repeat(4, 1)
+            for _ in range(2):  # for the logits, and for the maps
+                units = x @ wide.mT
+            for weight in hidden:
+                units @ weight.mT
+            units @ wide
+            parts = range(math.ceil(len(x) / ROWS_AT_ONCE))
+            [*threads_of_one_core(torch.get_num_threads()).map(along_the_path, parts)]
+
+    multiply()  # memory is fetched
+    return seconds(multiply)
 
 
 def product_seconds(size: Size, dtype: torch.dtype, device: str = "cpu") -> float:
@@ -307,6 +371,12 @@ def items(size: Size) -> Iterable[Item]:
                 partial(bound_seconds, run, size),
                 0.7,
             )
+            yield Item(
+                f"training {method} {group}, against its products alone",
+                partial(epoch_seconds, train, run, 2 * size.seeds, size.epochs),
+                partial(products_seconds, run, size.seeds),
+                0.7,
+            )
     plain = partial(plain_epoch_seconds, size)
     for seeds, words in ((2 * size.seeds, "stacked"), (1, "alone")):
         ours = partial(epoch_seconds, train, base, seeds, size.epochs)
@@ -329,6 +399,12 @@ def items(size: Size) -> Iterable[Item]:
     )
     yield Item(
         f"measure R4, {size.images} images", partial(seconds, ours), partial(seconds, reference), 12
+    )
+    yield Item(
+        f"measure R4, {size.images} images, against its products alone",
+        partial(seconds, ours),
+        partial(measuring_products_seconds, size.images),
+        0.75,
     )
     some = load_head(size.images // 4)
     yield Item(

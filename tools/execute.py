@@ -3,8 +3,9 @@
 Where no chapter is named, all, or with --stale those that are not up to date. FOLDER holds
 `_toc.yml` and `book/`. Each chapter, a jupytext script `book/NAME.py`, is executed by papermill in
 the folder it lies in and saved beside it as `NAME.ipynb`, with a line on it in
-`results/provenance.csv`. One that fails is not saved and ends the command. With --render the book
-is rendered into `_build/html` again and again, so that a page can be read once it is executed.
+`results/provenance.csv`. One that fails is not saved and ends the command. With --anew FOLDER is
+first made a copy of the book here, which no other does meanwhile. With --render the book is
+rendered into `_build/html` again and again, so that a page can be read once it is executed.
 """
 
 import argparse
@@ -12,15 +13,16 @@ import base64
 import csv
 import hashlib
 import io
-import logging
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -28,8 +30,10 @@ from pathlib import Path
 import jupytext
 import nbformat
 import papermill
+import psutil
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from job_bar import JobBar
 from PIL import Image
 from sources import recorded, sources_hash
@@ -38,11 +42,11 @@ from tqdm import tqdm
 from ginv.machine import chosen_folder
 from ginv.pages.settings import announce
 from ginv.runs.files import one_writer, write_whole
+from ginv.runs.stopping import end_when_told
 
 PACKAGES = ("ginv", "torch", "captum", "numpy")  # those a number can hang on
 ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of an object in memory
 BAR = re.compile(r"\r[^\r\n]*|\x1b\[[0-9;]*[A-Za-z]")  # as tqdm writes it, and moves to others
-STOPS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 TRAINS = re.compile(r"^[^#\n]*\b(train|train_stack|run_grid|fit)\(", re.MULTILINE)
 PAIRED = {  # saving and syncing without an edit, by whatever version, changes neither half
     "cell_metadata_filter": "all,-jupyter",
@@ -104,6 +108,7 @@ def execute(script: Path, profile: str) -> None:
         cwd=script.parent,
         progress_bar=False,
         start_timeout=600,  # seconds; on a busy machine a kernel takes long to start
+        shutdown_kernel="immediate",  # all is written; Python takes a second to leave torch
         stderr_file=_WithoutBars(),
         coalesce_streams=True,
         extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which warns of its transport
@@ -115,7 +120,9 @@ def execute(script: Path, profile: str) -> None:
 
 def once_took(script: Path) -> float:
     """Seconds of its recorded execution; those of a short one where there is none."""
-    return float(recorded(script).get("seconds", 30))
+    with suppress(LookupError, TypeError, ValueError):
+        return float(recorded(script)["seconds"])
+    return 30.0
 
 
 def _versions() -> dict[str, str]:
@@ -260,18 +267,26 @@ def _is_ending_make(process: int) -> bool:
     )
 
 
-def _end_when_told() -> None:
-    """By any of the signals that stop, but for those that whoever started us has us ignore."""
+def _copy_book(folder: Path) -> FileLock:
+    """Raises OSError where another process executes a book in this folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise OSError(f"a book is executed in {folder} by another process") from None
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree("book", folder / "book")
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(name, folder)
+    return lock
 
-    def stop(*_: object) -> None:
-        for number in STOPS:  # the terminal, make and the watch may all tell us
-            signal.signal(number, signal.SIG_IGN)
-        logging.disable()  # that the kernel died, in many words
-        raise KeyboardInterrupt  # papermill then ends the kernel
 
-    for number in STOPS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, stop)
+def _end_what_we_started() -> None:
+    """The kernel, its workers, and the rendering."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # gone by now
+            process.kill()
 
 
 def main() -> None:
@@ -280,6 +295,7 @@ def main() -> None:
     parser.add_argument("profile")
     parser.add_argument("chapters", nargs="*", help="such as table1")
     parser.add_argument("--stale", action="store_true", help="skip what is up to date")
+    parser.add_argument("--anew", action="store_true", help="in a new copy of the book here")
     parser.add_argument("--render", action="store_true", help="the pages, as they are executed")
     arguments = parser.parse_args()
 
@@ -287,8 +303,9 @@ def main() -> None:
     os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
     rendering = Rendering(arguments.folder)
     try:
-        _end_when_told()
         _end_with_parent()
+        if arguments.anew:
+            lock = _copy_book(arguments.folder)  # noqa: F841  # ours as long as we are
         for name in ("GINV_RUNS", "GINV_DATA"):  # a kernel runs in the folder of its chapter
             if folder := chosen_folder(name):
                 os.environ[name] = str(folder)
@@ -321,11 +338,10 @@ def main() -> None:
         sys.exit(f"{chapter} failed.{error}")
     except (ValueError, OSError) as error:
         sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on where it was")
     finally:
         rendering.end()
 
 
 if __name__ == "__main__":
+    end_when_told(_end_what_we_started)
     main()

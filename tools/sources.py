@@ -44,7 +44,10 @@ def recorded(script: Path) -> dict[str, str]:
     if not table.is_file():
         return {}
     with table.open(newline="", encoding="utf-8") as file:
-        return next((line for line in csv.DictReader(file) if line["chapter"] == script.stem), {})
+        lines = csv.DictReader(file)
+        if "chapter" not in (lines.fieldnames or []):
+            raise ValueError(f"{table} is no table of chapters; git checkout brings it back")
+        return next((line for line in lines if line["chapter"] == script.stem), {})
 
 
 def bare(code: str) -> str:

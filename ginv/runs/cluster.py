@@ -12,8 +12,9 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import unquote
 
 from tqdm import tqdm
 
@@ -147,50 +148,73 @@ def require_remote(url: str) -> None:
     fits = fits and bool(re.fullmatch(r"(\w+::)*(?!file://[^/])[a-z][a-z0-9+.-]+://.+", url))
     shown = redacted(url, url) if isinstance(url, str) else url
     require(fits, "store", shown, "a URL that fsspec knows, such as s3://bucket/runs")
-    try:
+    with _reaching(url, "written"):
         files, folder = _open(url)
         files.makedirs(folder, exist_ok=True)
         files.pipe_file(f"{folder}/.ginv", b"")
+
+
+@contextmanager
+def _reaching(url: str, what: str) -> Iterator[None]:
+    """Raise OSError, in one line, for whatever another store's file system raises."""
+    try:
+        yield
     except Exception as error:  # each file system has its own
         reason = " ".join(str(error).split()) or repr(error)
-        raise OSError(redacted(f"the store {url} cannot be written: {reason}", url)) from None
+        raise OSError(redacted(f"the store {url} cannot be {what}: {reason}", url)) from None
 
 
 def redacted(text: str, url: str | None) -> str:
-    """A text without what a URL may keep secret: a name, a password, and what follows a `?`."""
-    secret = re.search(r"://([^/]*)@", url or "")
-    parts = [secret[1], *secret[1].split(":")] if secret else []
-    for part in (*parts, (url or "").partition("?")[2]):
-        if part:
+    """A text without what a URL may keep secret.
+
+    That is a name and a password, all in front of an `@`, and what follows a `?` or `#`. The URL
+    may be misspelt.
+    """
+    url = url or ""
+    owner = re.match(r"(?:[A-Za-z][\w+.-]*:(?=/))?/*(.*)@", url)
+    asked = url[len(re.split("[?#]", url)[0]) + 1 :]
+    parts = [asked, *re.findall("=([^&#]+)", asked)]
+    if owner:
+        parts += [owner[1], *re.split("[:/]", owner[1])]
+    for part in sorted({*parts, *map(unquote, parts)}, key=len, reverse=True):
+        if len(part) > 1 or part == (owner and owner[1]):
             text = text.replace(part, "***")
     return text
 
 
 def pull(url: str, specifications: Sequence[dict]) -> None:
     """Take into the local store what it lacks of these records and is whole elsewhere."""
-    files, folder = _open(url)
+    with _reaching(url, "read"):
+        files, folder = _open(url)
     for specification in specifications:
         name = store.record_name(specification)
         there = f"{folder}/{name}"
-        if store.load(specification) or not files.exists(f"{there}/{store.SUMS}"):
+        if store.load(specification):
             continue
+        with _reaching(url, "read"):
+            if not files.exists(f"{there}/{store.SUMS}"):
+                continue
+            found = _settled(files, there)
         try:
-            store.adopt(specification, _settled(files, there))
+            store.adopt(specification, found)
         except store.DAMAGED as error:
             aside = f"{folder}/set-aside-{name}-{time.time_ns()}"
             kept = f"it is kept as {aside}, and made again"
             store.say(redacted(f"{there} at {url} cannot be used, {error}: {kept}", url))
-            with suppress(FileNotFoundError):  # another worker was faster
+            with _reaching(url, "written"), suppress(FileNotFoundError):  # another was faster
                 files.mv(there, aside, recursive=True)
 
 
 def push(url: str, specifications: Sequence[dict]) -> None:
     """Copy these records of the local store to where they are not."""
-    files, folder = _open(url)
+    with _reaching(url, "written"):
+        files, folder = _open(url)
     for specification in specifications:
         there = f"{folder}/{store.record_name(specification)}"
-        if not files.exists(f"{there}/{store.SUMS}"):
-            _write(files, there, store.content(specification))
+        content = store.content(specification)
+        with _reaching(url, "written"):
+            if not files.exists(f"{there}/{store.SUMS}"):
+                _write(files, there, content)
 
 
 def _write(files: Any, there: str, content: dict[str, bytes]) -> None:
@@ -206,7 +230,12 @@ def _write(files: Any, there: str, content: dict[str, bytes]) -> None:
 
 
 def _read(files: Any, there: str) -> dict[str, bytes]:
-    return {name: files.cat_file(f"{there}/{name}") for name in store.FILES}
+    """Those of its files that are there."""
+    found = {}
+    for name in store.FILES:
+        with suppress(FileNotFoundError):
+            found[name] = files.cat_file(f"{there}/{name}")
+    return found
 
 
 def _settled(files: Any, there: str) -> dict[str, bytes]:

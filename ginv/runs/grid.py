@@ -44,6 +44,7 @@ from ginv.runs.cluster import (
     work,
 )
 from ginv.runs.files import require_writable, write_whole
+from ginv.runs.stopping import end_when_told
 from ginv.runs.strict_yaml import read_yaml
 from ginv.runs.train import LARGEST_STACK, MOST_RUNS, stacks
 
@@ -245,12 +246,11 @@ def main() -> None:
         else:
             print(text, end="")
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, ArithmeticError) as error:
-        failed = redacted(str(error), given.store)
-    except KeyboardInterrupt:
-        failed = "stopped; the same command goes on where it was"
+        failed = redacted(redacted(str(error), given.store), given.scheduler)
     if failed:
         sys.exit(failed)
 
 
 if __name__ == "__main__":
+    end_when_told()
     main()

@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from ginv.machine import cache_folder, chosen_folder
 from ginv.refuse import require
+from ginv.runs.files import write_whole
 
 # Counted up where what is stored changes its meaning: older records are then strangers
 VERSIONS = {
@@ -140,6 +141,8 @@ def adopt(specification: dict, content: Mapping[str, bytes]) -> None:
     Raises one of `DAMAGED` where they are not what they ought to be.
     """
     folder = record_folder(specification)
+    if missing := [name for name in FILES if name not in content]:
+        raise LookupError(f"{' and '.join(missing)} is missing")
     with _lock() as aside:
         new = aside / folder.name
         new.mkdir()
@@ -161,8 +164,8 @@ def content(specification: dict) -> dict[str, bytes]:
 
 
 def is_whole(content: Mapping[str, bytes]) -> bool:
-    """Whether these are the files of one record, by their sums."""
-    return not _altered(content, content[SUMS])
+    """Whether these are the files of one record, by their sums; some may be missing."""
+    return {*content} == {*FILES} and not _altered(content, content[SUMS])
 
 
 def _altered(content: Mapping[str, bytes], written: bytes) -> list[str]:
@@ -300,12 +303,11 @@ def _read(folder: Path) -> Stored:
     if record_name(record["specification"]) != folder.name:
         raise ValueError("it holds another specification than its name says")
     if not sealed:
-        used = "it is used as it is, and has them from now on"
-        say(f"{folder} comes from a version without checksums: {used}")
+        used = "it is used as it is"
         with suppress(OSError):
-            aside = folder / f".{SUMS}-{os.getpid()}"
-            aside.write_text("".join(sums.values()))
-            aside.replace(folder / SUMS)
+            write_whole(folder / SUMS, "".join(sums.values()))
+            used += ", and has them from now on"
+        say(f"{folder} comes from a version without checksums: {used}")
     return tensors, record
 
 
@@ -313,6 +315,8 @@ def _bytes(path: Path) -> bytes:
     """The content of a file. A pipe or a device might never end."""
     if not (path.is_file() or path.is_dir()) and path.exists():
         raise ValueError(f"{path.name} is no file")
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path.name} is a link that leads nowhere")
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path.name} has more than {MOST_BYTES:,} bytes")
     return path.read_bytes()

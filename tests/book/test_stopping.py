@@ -95,4 +95,18 @@ def test_a_signal_to_make_ends_what_make_started(number, send, make, book):
     assert make.returncode == -number
     line = "stopped; the same command goes on where it was"
     assert [text for text in said if not text.startswith("make: ***")] == [line]
-    assert not [*book.rglob(".writing*")] and not [*book.rglob("*.ipynb")]
+    # Where a kernel was writing into the store, the next that does removes it
+    assert {path.parent.name for path in book.rglob(".writing*")} <= {"runs"}
+    assert not [*book.rglob("*.ipynb")]
+
+
+def test_a_second_make_leaves_the_book_of_the_first_alone(make, book):
+    command, here = ["make", "book"], book / "_build/book/book/endless.py"
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    before = here.stat().st_ino
+    second = subprocess.run(
+        command, cwd=book, env={**outer, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    said = [line for line in second.stderr.splitlines() if not line.startswith("make: ***")]
+    assert said == ["a book is executed in _build/book by another process"]
+    assert second.returncode and make.poll() is None and here.stat().st_ino == before

@@ -19,7 +19,7 @@ from processes import start, work_for
 from tiny import GRID, RUNS, assert_close, assert_tidy
 
 from ginv.runs import cluster, store
-from ginv.runs.cluster import pull, push
+from ginv.runs.cluster import pull, push, redacted
 from ginv.runs.grid import run_grid
 from ginv.runs.measured import named
 from ginv.runs.train import load_run
@@ -155,13 +155,13 @@ class TestRemote:
 
         def dies(self, path, value, **options):
             if not left:
-                raise InterruptedError
+                raise KeyboardInterrupt
             left.pop()
             whole(self, path, value, **options)
 
         for count in range(len(store.FILES)):
             left = [1] * count
-            with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
                 patch.setattr(type(files), "pipe_file", dies)
                 push(url, [specification])
             machine()
@@ -243,6 +243,33 @@ class TestRemote:
         monkeypatch.setattr(cluster.time, "sleep", lambda _: files.pipe_file(path, whole))
         pull(url, [specification])
         assert store.load(specification) and capfd.readouterr().err == ""
+
+    @pytest.mark.parametrize(
+        "error", [ValueError("no\ntoken"), KeyError("token"), TypeError("x"), OSError("away")]
+    )
+    @pytest.mark.parametrize("name", ["cat_file", "exists", "pipe_file"])
+    def test_what_fails_on_the_way_is_no_damage(self, name, error, url, machine, monkeypatch):
+        """Each file system has errors of its own; the record stays."""
+        files, folder = fsspec.core.url_to_fs(url)
+        specification = {"of": "a record"}
+        store.save(specification, {"x": torch.ones(3)}, {})
+        push(url, [specification])
+        if name != "pipe_file":
+            machine()
+
+        def fails(*_, **__):
+            raise error
+
+        line = f"^the store {re.escape(url)} cannot be (read|written): [^\n]+$"
+        with monkeypatch.context() as patch, pytest.raises(OSError, match=line):
+            patch.setattr(type(files), name, fails)
+            pull(url, [specification])
+            store.save({"of": "another"}, {}, {})
+            push(url, [{"of": "another"}])
+        assert not files.glob(f"{folder}/set-aside*")
+        machine()
+        pull(url, [specification])
+        assert store.load(specification)
 
     def test_damage_on_the_way_is_not_made_right(self, url, machine, monkeypatch, capfd):
         specification = {"of": "a record"}
@@ -346,3 +373,33 @@ def test_a_group_that_acts_otherwise_on_the_worker_is_refused(monkeypatch):
     strange = run.specification | {"action": "0" * 16}
     with pytest.raises(ValueError, match="^the group R4 acts otherwise on this machine$"):
         cluster.work([strange], "validation", 10)
+
+
+SECRETS = {
+    "s3://KEY:s3cr3t@bucket/runs": ["s3cr3t", "KEY"],
+    "s3:/KEY:s3cr3t@bucket/runs": ["s3cr3t", "KEY"],
+    "s3//KEY:s3cr3t@bucket/runs": ["s3cr3t", "KEY"],
+    "KEY:s3cr3t@bucket": ["s3cr3t", "KEY"],
+    "s3://KEY:wJal/s3cr3t@bucket/runs": ["s3cr3t", "wJal", "KEY"],
+    "ftp://u:a/s3cr3t@host/runs": ["s3cr3t"],
+    "ftp://user:s3%20cr3t@host/runs": ["s3 cr3t", "s3%20cr3t"],
+    "http://host/runs?token=s3cr3t": ["s3cr3t"],
+    "http://host/runs#token=s3cr3t": ["s3cr3t"],
+    "http://host/runs?a=s3cr3t#b=other": ["s3cr3t", "other"],
+    "tcp://user:s3cr3t@host:8786": ["s3cr3t"],
+}
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_no_secret_of_a_url_is_told(url):
+    """Neither as it stands there nor as it is meant, whole or in parts."""
+    said = redacted(f"{url} is no place; {' and '.join(SECRETS[url])} neither", url)
+    assert not any(secret in said for secret in SECRETS[url])
+    assert said.endswith("neither")
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://bucket/runs", "file:///a/b", "memory://x", "C:/runs", "", None]
+)
+def test_a_url_without_a_secret_is_told(url):
+    assert redacted(f"{url} is no place", url) == f"{url} is no place"

@@ -2,9 +2,12 @@
 
 import io
 import math
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pandas as pd
@@ -14,6 +17,7 @@ from tiny import GRID, RUNS, TINY, assert_tidy, written
 from ginv import Run
 from ginv.runs import grid as grids
 from ginv.runs.grid import COLUMNS, Grid, read_grid, run_grid
+from ginv.runs.stopping import STOPPED
 
 MANY = [*range(401)]
 
@@ -146,3 +150,26 @@ def test_without_dask_a_line_says_what_to_install(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=r'^a scheduler needs Dask: pip install "ginv\[sweep\]"$'):
         command(tmp_path, monkeypatch, "--scheduler", "tcp://127.0.0.1:8786")
     command(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_command_with_one_line(number, times, tmp_path):
+    """And waits for no step, however long: this one's is of minutes."""
+    text = f"recipes: {{DA: {dict(epochs=1, width=16_000, depth=3, batch_size=10_000)}}}"
+    table, store = tmp_path / "table.csv", tmp_path / "runs"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ginv.runs.grid", str(written(tmp_path, text)), str(table)],
+        env={**os.environ, "GINV_RUNS": str(store)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not store.joinpath(".locks").is_dir():  # it trains, or begins to
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(1)
+    for _ in range(times):
+        process.send_signal(number)
+    said = process.communicate(timeout=60)[1].splitlines()
+    assert process.returncode == 1 and not table.exists()
+    assert said[-1] == STOPPED and not any("Traceback" in line for line in said)

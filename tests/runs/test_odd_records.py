@@ -2,10 +2,13 @@
 punished.
 """
 
+import builtins
 import json
 import os
 import shutil
+import threading
 from functools import partial
+from unittest.mock import patch
 
 import pytest
 import safetensors.torch
@@ -228,3 +231,65 @@ def test_a_file_that_says_it_is_huge_is_no_record(capsys):
     os.truncate(store.record_folder(RUN.specification) / store.TENSORS, 2**40)
     assert load_run(RUN) is None and "bytes" in capsys.readouterr().err
     assert load_run(next(iter(trained(RUN)))).record["best_epoch"] == result.record["best_epoch"]
+
+
+def test_several_readers_give_a_record_of_an_older_version_its_sums():
+    """The one opens a file for them when the other has written its own: none is ever in half."""
+    specification = {"of": "a record"}
+    store.save(specification, {"x": torch.ones(3)}, {})
+    sums = store.record_folder(specification) / store.SUMS
+    text = sums.read_text()
+    sums.unlink()
+    (stopped, go), opened = (threading.Event(), threading.Event()), builtins.open
+
+    class Slow:
+        """What a thread has opened, and not yet written to."""
+
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, content):
+            stopped.set()
+            go.wait(60)
+            return self.file.write(content)
+
+    def slowly(*arguments, **options):
+        file = opened(*arguments, **options)
+        mode = str(arguments[1:2] or options.get("mode", "r"))
+        is_late = threading.current_thread().name == "late" and "w" in mode
+        return Slow(file) if is_late else file
+
+    late = threading.Thread(target=store.load, args=[specification], name="late")
+    replace = os.replace
+
+    def meanwhile(*names):
+        if not late.ident:
+            late.start()
+            stopped.wait(60)
+        replace(*names)
+
+    with patch("io.open", slowly), patch("os.fdopen", slowly), patch("os.replace", meanwhile):
+        assert store.load(specification)
+        assert sums.read_text() == text and store.load(specification)
+        go.set()
+        late.join()
+    assert store.load(specification) and sums.read_text() == text
+
+
+@pytest.mark.parametrize("name", [store.RECORD, store.TENSORS])
+@pytest.mark.parametrize("target", ["nowhere", ""], ids=["to nothing", "in a circle"])
+def test_a_record_whose_file_leads_nowhere_is_made_again(name, target):
+    (result,) = trained(RUN).values()
+    file = store.record_folder(RUN.specification) / name
+    file.unlink()
+    file.symlink_to(target or file)
+    assert load_run(RUN) is None
+    (again,) = trained(RUN).values()
+    assert again.record["validation_accuracy"] == result.record["validation_accuracy"]
+    assert load_run(RUN)

@@ -706,3 +706,24 @@ def test_what_fits_is_counted_from_what_a_backward_pass_keeps(monkeypatch):
     assert examples_that_fit(Classifier(lambda x: x), IMAGES[:1]) == 2**20 // (64 * 72 * 4)
     monkeypatch.setattr("ginv.classifier.BUDGET", 1)
     assert examples_that_fit(Classifier(network()), IMAGES[:1]) == 1
+
+
+class Differentiating(nn.Module):
+    """Its forward takes slopes, which does not go with the hooks that count memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(36, 3)
+
+    def forward(self, x):
+        slope = torch.func.grad(lambda z: z.tanh().sum())
+        return self.linear(torch.func.vmap(slope)(x).flatten(1))
+
+
+def test_a_network_with_slopes_in_it_is_measured(generator):
+    images, model = torch.randn(4, 1, 6, 6, generator=generator), Differentiating()
+    found, few = (
+        measure(model, images, [0, 1, 2, 0], R4, progress=False, batch_size=size)
+        for size in ("auto", 3)
+    )
+    pd.testing.assert_frame_equal(found.samples, few.samples, rtol=1e-4)

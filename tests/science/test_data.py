@@ -195,3 +195,10 @@ def test_a_blend_goes_from_one_image_to_the_other(generator):
     assert torch.equal(blend(images, others, 1.0), others)
     torch.testing.assert_close(blend(images, others, 0.5), (images + others) / 2)
     torch.testing.assert_close(blend(images, others, 0.3), 0.7 * images + 0.3 * others)
+
+
+def test_what_drifts_does_not_hang_on_the_default_device():
+    labels, images = torch.tensor([0, 1, 1, 2]), torch.ones(4, 1, 3, 3)
+    with torch.device("meta"):
+        assert partners(labels, labels).tolist() == [0, 1, 2, 3]
+        assert blend(images, images, 0.5).device.type == "cpu"

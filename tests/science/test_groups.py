@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -366,3 +367,16 @@ def test_a_check_that_another_group_passed_is_no_check_of_this_one(wrap, generat
     ask(group=wrap(Careless(False)))
     with pytest.raises(ValueError, match="is no action"):
         ask(group=wrap(Careless(True)))
+
+
+def test_a_group_that_has_a_list_is_measured(generator):
+    """It has no hash, so nobody remembers that it was checked."""
+
+    @dataclass(frozen=True)
+    class Listing(Turns):
+        some: list
+        mistake = None
+
+    images = torch.randn(2, 1, 6, 6, generator=generator)
+    network, group = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3)), Listing([1])
+    assert measure(network, images, [0, 1], group, progress=False).order == 4

@@ -306,3 +306,15 @@ def test_the_normalised_variance_of_tmeasures():
     ours = measure(First(), closed, None, flips, **options).summary.orbit_over_sample_variance
     theirs = normalised_variance(torch.stack([closed[..., 0].flatten(), closed[..., 1].flatten()]))
     assert ours == pytest.approx(5 / 9) and theirs == pytest.approx(ours / (1 + ours))
+
+
+def test_modules_that_nobody_calls_are_refused_in_one_line():
+    """Those of a compiled model are called until it has run, and not after that."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+    in_place = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+    in_place.compile(backend="eager")
+    for model in (torch.compile(network, backend="eager"), nn.Sequential(in_place)):
+        with pytest.raises(ValueError, match="^layers is True; allowed: False, of a compiled mod"):
+            layers(model, images(1, 6, 6).float())
+    with pytest.raises(ValueError, match="^module 0 cannot be looked at: [^\n]*$"):
+        layers(torch.jit.script(network), images(1, 6, 6).float())

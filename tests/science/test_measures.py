@@ -326,3 +326,54 @@ def test_jacobian_of_an_invariant_network_turns_with_the_image(generator):
     for g in rotations.elements:
         turned = jacobian(model, rotations.act(g, x)).unflatten(2, (36, 36))
         torch.testing.assert_close(rotations.act(rotations.inverse(g), turned), upright)
+
+
+@pytest.mark.parametrize("classes", [3, 7, 100, 1000])
+def test_logits_that_are_all_alike_have_no_size(classes, generator):
+    """Whatever their mean is rounded to; and what is small beside them has one."""
+    alike = torch.rand(4, 5, 1, generator=generator, dtype=torch.float64).expand(-1, -1, classes)
+    assert (relative_logit_invariance(alike) == 0).all()
+    apart = torch.zeros(4, 5, classes, dtype=torch.float64)
+    apart[..., 0] = 1e-9 * torch.arange(4.0)[:, None]
+    torch.testing.assert_close(
+        relative_logit_invariance(alike[:1] + apart),
+        relative_logit_invariance(apart),
+        rtol=1e-3,
+        atol=0,
+    )
+
+
+@pytest.mark.parametrize("look", [jacobian, largest_singular_value])
+def test_logits_without_a_slope_are_refused_in_one_line(look, generator):
+    images = torch.randn(3, 1, 6, 6, generator=generator)
+    for model in (
+        nn.Sequential(nn.Flatten(), nn.Linear(36, 3), Apart()),
+        nn.Sequential(nn.Flatten(), Rounded(), nn.Linear(36, 3)),
+        Blind(),
+    ):
+        with pytest.raises(ValueError, match="^the (logits have|model has) no slope[^\n]*$"):
+            look(model, images)
+
+
+class Apart(nn.Module):
+    def forward(self, x):
+        return x.detach()
+
+
+class Rounded(nn.Module):
+    class Round(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.round()
+
+    def forward(self, x):
+        return self.Round.apply(x)
+
+
+class Blind(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x):
+        return self.bias.expand(len(x), 3)

@@ -82,3 +82,22 @@ def test_a_buffer_whose_values_share_one_place_is_left_as_it_is(inner, value):
     before = inner.some
     measure(inner, IMAGES, group=R4, saliency=False, progress=False)
     assert inner.some is before
+
+
+def test_buffers_that_a_forward_fills_or_makes_are_empty_again():
+    class Filling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(36, 3)
+            self.register_buffer("mean", None)
+
+        def forward(self, x):
+            if self.mean is None:
+                self.mean = x.mean()
+                self.register_buffer("more", x.sum())
+            return self.linear((x - self.mean).flatten(1))
+
+    model = Filling()
+    before = [*model.state_dict()]
+    measure(model, IMAGES, group=R4, saliency=False, progress=False)
+    assert [*model.state_dict()] == before and model._buffers == {"mean": None}

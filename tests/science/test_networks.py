@@ -10,6 +10,7 @@ from ginv import (
     Ensemble,
     Rotations,
     Translations,
+    WeightTiedLinear,
     orbit_logits,
     relative_logit_invariance,
     symmetrise,
@@ -137,3 +138,21 @@ def test_an_ensemble_is_the_mean_of_its_members(generator):
     torch.testing.assert_close(ensemble(images), mean)
     torch.testing.assert_close(Ensemble(members[:1])(images), members[0](images))
     assert parameters(ensemble) == sum(map(parameters, members))  # they move to a device with it
+
+
+def test_a_weight_tied_layer_by_itself_has_the_weights_of_a_linear_one(generator):
+    """From PyTorch's generator, or another, which is then the only one that it draws from."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tied, linear = WeightTiedLinear(Rotations(4), 6, 6, 64), nn.Linear(36, 64)
+        for name in ("weight", "bias"):
+            sizes = [getattr(layer, name).abs().max().item() for layer in (tied, linear)]
+            assert sizes == pytest.approx([1 / 6, 1 / 6], rel=0.1)
+        before = torch.get_rng_state()
+        one, other = (
+            WeightTiedLinear(Rotations(4), 6, 6, 64, generator=torch.Generator().manual_seed(1))
+            for _ in range(2)
+        )
+        MLP(Rotations(4), generator=generator)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one.weight, other.weight) and torch.equal(one.bias, other.bias)

@@ -711,3 +711,25 @@ def test_an_average_over_what_is_no_group_is_refused(generator):
     whole = Averaged(made(perceptron()), Product(Rotations(4), Translations(2)))
     with pytest.raises(ValueError, match="^R4xT2 is no "):
         whole(torch.randn(2, 1, 12, 12, generator=generator))
+
+
+def test_a_network_that_keeps_what_it_computed_decays():
+    """A tensor of a graph cannot be copied with it."""
+
+    class Keeping(nn.Sequential):
+        def forward(self, x):
+            self.kept = super().forward(x)
+            return self.kept
+
+    model = Keeping(*made(perceptron()))
+    model(torch.randn(4, 1, 12, 12)).sum().backward()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    decay_asymmetry(model, Rotations(4), 0.0, (1, 12, 12))
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+@pytest.mark.parametrize("change", [symmetrise, partial(decay_asymmetry, share=0.1)])
+def test_weights_without_values_are_refused_in_one_line(change):
+    for model in (nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), MLP().to("meta")):
+        with pytest.raises(ValueError, match="^weights of the model have no values yet: [^\n]*$"):
+            change(model, Rotations(4))
