@@ -1,6 +1,7 @@
 """Ours and the reference of each item do the same work, and the table says what was measured."""
 
 import copy
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import pytest
 import torch
 from execute import chapters
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 
 import ginv
 from ginv import MLP, Rotations, Run, load_dataset
+from ginv.runs import costs
 from ginv.runs.train import load_run
 from ginv.stack import Stack, train_stack
 
@@ -52,6 +55,29 @@ def test_every_item_runs(monkeypatch):
 def test_the_chapters_of_the_paper_are_in_the_book():
     known = [Path(page).name for page in chapters(ROOT)]
     assert [name for name in known if name in bench.CHAPTERS.split()] == bench.CHAPTERS.split()
+
+
+@pytest.mark.parametrize("group", ["R4", "T3"])
+@pytest.mark.parametrize("method", ["DA", "IR", "WT"])
+def test_the_products_alone_are_all_that_are_counted(method, group, monkeypatch):
+    """Of the inside of the images; of two stacks, and once more for memory."""
+
+    class Here:  # operations are counted in one thread
+        map = staticmethod(map)
+
+    monkeypatch.setattr(bench, "threads_of_one_core", lambda _: Here)
+    run = Run(group, method, nu=1.0 * (method == "IR"), train_images=512, epochs=1)
+    with FlopCounterMode(display=False) as counter:
+        bench.products_seconds(run, 1)
+    inside = Stack([run], bench.CPU).border.inside_shape
+    counted = costs.training_operations(run, math.prod(inside))
+    assert counter.get_total_flops() == pytest.approx(4 * counted, rel=1e-6)
+    if (method, group) == ("DA", "R4"):
+        with FlopCounterMode(display=False) as counter:
+            bench.measuring_products_seconds(64)
+        # The last layer is left out, and the first one's slope is in
+        counted = costs.measurement_operations(run, 64)
+        assert counter.get_total_flops() == pytest.approx(2 * counted, rel=0.02)
 
 
 def test_training_items_train_what_they_say(monkeypatch):
