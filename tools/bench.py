@@ -295,11 +295,16 @@ def peak_memory(images: int) -> float:
 
 
 def _peak_memory(images: int) -> float:
-    model = MLP()  # memory does not hang on the weights
-    measure(model, 256)  # what is allocated once
+    model, some = MLP(), load_head(images)  # memory does not hang on the weights
+    some.images.sum()  # each page of them is here
+
+    def measure_first(count: int) -> None:
+        ginv.measure(model, some.head(count), ginv.Rotations(4), progress=False)
+
+    measure_first(256)  # what is allocated once
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     before = _status("VmRSS")
-    measure(model, images)
+    measure_first(images)
     return (_status("VmHWM") - before) / 1024
 
 
