@@ -384,7 +384,8 @@ def on_the_line(tables: Tables, group: str, networks: str) -> Found:
     if networks == "alike":
         points -= points.groupby(level=0).transform("mean")
         lost += len(methods) - 1
-    r = np.corrcoef(points.x, points.y)[0, 1]
+    with np.errstate(invalid="ignore"):  # of one seed, whose points are their own mean
+        r = np.corrcoef(points.x, points.y)[0, 1]
     if len(points) <= lost + 1 or abs(r) == 1:
         return r, math.nan, math.nan
     half = stats.norm.ppf(0.975) / (len(points) - lost) ** 0.5
