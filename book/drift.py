@@ -325,7 +325,8 @@ lead, error = lead.mean().reindex(GROUPS), lead.sem().reindex(GROUPS)
 near = np.isclose(lead, [[8.5, -8.6], [1.9, 3.4]], atol=0.15)
 expect("WT is 8.5 and 1.9 points ahead of DA, IR 8.6 behind and 3.4 ahead", near)
 sure = lead.abs() > 3.18 * error  # Student's for four seeds, at 95 %
-expect("two of the four are beyond the spread of the seeds", sure == [[True, False], [False, True]])
+sure = sure.to_numpy() == [[True, False], [False, True]]
+expect("two of the four are beyond the spread of the seeds", sure)
 
 # %%
 after = [beta for beta in BETAS if beta > 0.7]
