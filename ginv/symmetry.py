@@ -167,7 +167,7 @@ def decay_asymmetry(
     fits = isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1
     require(fits, "share", share, "numbers from 0 to 1")
     orbits = weight_orbits(model, group, input_shape)
-    _check_projection(model, group, input_shape)
+    _check_projection(model, group, input_shape, orbits)
     for tensor, orbit in orbits:
         tensor.lerp_(orbit.mean(0), share)
 
@@ -175,12 +175,16 @@ def decay_asymmetry(
 _PROJECTED: WeakKeyDictionary[nn.Module, set] = WeakKeyDictionary()  # for which of them
 
 
-def _check_projection(model: nn.Module, group: Group, input_shape: tuple[int, ...]) -> None:
+def _check_projection(
+    model: nn.Module,
+    group: Group,
+    input_shape: tuple[int, ...],
+    orbits: list[tuple[Tensor, Tensor]],
+) -> None:
     """Refuse, once, a network whose projection is not invariant: the decay would lead nowhere."""
     known = _PROJECTED.setdefault(model, set())
     layers = tuple(map(type, model.modules())), repr(model)  # which has kernels and strides
     if (kind := (type(group), group.name, tuple(input_shape), layers)) not in known:
-        orbits = weight_orbits(model, group, input_shape)
         before = [(tensor, tensor.detach().clone()) for tensor, _ in orbits]
         try:
             _copy([(tensor, orbit.mean(0)) for tensor, orbit in orbits])

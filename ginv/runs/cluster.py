@@ -177,7 +177,7 @@ def redacted(text: str, url: str | None) -> str:
     if owner:
         parts += [owner[1], *re.split("[:/]", owner[1])]
     for part in sorted({*parts, *map(unquote, parts)}, key=len, reverse=True):
-        if len(part) > 1 or part == (owner and owner[1]):
+        if len(part) > 1:  # a letter alone would be all over the text
             text = text.replace(part, "***")
     return text
 

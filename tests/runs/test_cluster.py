@@ -399,7 +399,17 @@ def test_no_secret_of_a_url_is_told(url):
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://bucket/runs", "file:///a/b", "memory://x", "C:/runs", "", None]
+    "url",
+    [
+        "s3://bucket/runs",
+        "file:///a/b",
+        "memory://x",
+        "C:/runs",
+        "s3://@bucket",
+        "s3://u@b",
+        "",
+        None,
+    ],
 )
 def test_a_url_without_a_secret_is_told(url):
     assert redacted(f"{url} is no place", url) == f"{url} is no place"
